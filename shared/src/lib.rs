@@ -1,1 +1,25 @@
-//! Culvert.
+//! What both Culvert proxies speak.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`identity`] | SPIFFE ids, certificates and where they come from |
+//! | [`tls`] | mutual TLS 1.3 and the proof of a peer's identity |
+//! | [`hbone`] | the tunnel: CONNECT streams over HTTP/2 over mutual TLS |
+//! | [`mesh`] | the immutable picture of workloads, services and policies |
+//! | [`feed`] | where that picture comes from |
+//! | [`authz`] | who may connect: pure decisions over the picture |
+//! | [`balance`] | which endpoint: pure choices over load |
+//! | [`telemetry`], [`admin`], [`ready`], [`drain`], [`workers`] | running the process |
+
+pub mod admin;
+pub mod authz;
+pub mod balance;
+pub mod drain;
+pub mod feed;
+pub mod hbone;
+pub mod identity;
+pub mod mesh;
+pub mod ready;
+pub mod telemetry;
+pub mod tls;
+pub mod workers;

@@ -1,0 +1,12 @@
+//! Who may connect: pure decisions over an immutable snapshot.
+//!
+//! Invariants: a [`Permit`] exists only because `decide` allowed the connection; deny wins; the
+//! order of policies does not matter.
+//! Not here: watching a permit until the end of its connection (the proxies do that).
+//! Source: Istio ztunnel `rbac`, spec L4 §6.
+
+mod policy;
+
+pub use policy::{
+    Action, Group, Match, Policy, PolicyKey, Rule, Scope, ServiceAccountMatch, StringMatch,
+};

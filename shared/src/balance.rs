@@ -1,0 +1,1 @@
+//! Which endpoint: two random choices over load.

@@ -1,0 +1,1 @@
+//! Ending connections in good order.

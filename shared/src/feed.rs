@@ -1,0 +1,1 @@
+//! Where the picture of the mesh comes from.

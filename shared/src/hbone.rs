@@ -1,0 +1,1 @@
+//! The tunnel: CONNECT streams over HTTP/2 over mutual TLS.

@@ -1,0 +1,1 @@
+//! When the process may take traffic.

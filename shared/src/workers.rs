@@ -1,0 +1,1 @@
+//! Threads that own their connections.

@@ -1,0 +1,1 @@
+//! `ztunnel check`: what of a mesh directory is in force.

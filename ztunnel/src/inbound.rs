@@ -1,0 +1,1 @@
+//! Life of a connection that reaches a pod.

@@ -1,0 +1,1 @@
+//! Capture: network namespaces, nftables, routes and socket options.
