@@ -138,7 +138,7 @@ impl Reader {
     }
 
     /// The absolute form of `path` as written in the current scope.
-    fn resolve(&mut self, path: &[String]) -> Vec<String> {
+    fn resolve(&self, path: &[String]) -> Vec<String> {
         let scope = self.scopes.last().expect("the file's own scope stays");
         let Some(first) = path.first() else { return Vec::new() };
         let mut absolute = match first.as_str() {
