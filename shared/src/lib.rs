@@ -5,6 +5,7 @@
 //! | [`identity`] | SPIFFE ids, certificates and where they come from |
 //! | [`tls`] | mutual TLS 1.3 and the proof of a peer's identity |
 //! | [`hbone`] | the tunnel: CONNECT streams over HTTP/2 over mutual TLS |
+//! | [`headers`] | what a tunnel request says about its caller |
 //! | [`mesh`] | the immutable picture of workloads, services and policies |
 //! | [`feed`] | where that picture comes from |
 //! | [`authz`] | who may connect: pure decisions over the picture |
@@ -17,6 +18,7 @@ pub mod balance;
 pub mod drain;
 pub mod feed;
 pub mod hbone;
+pub mod headers;
 pub mod identity;
 pub mod mesh;
 pub mod ready;
