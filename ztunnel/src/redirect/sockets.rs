@@ -1,0 +1,238 @@
+//! Every socket that the proxy opens on behalf of a pod: in the pod's namespace, marked, tuned.
+//!
+//! Invariants: a socket that could not get its mark is never used, since its packets would be
+//! captured again; only the creation of a socket happens inside the namespace (a socket keeps the
+//! namespace it was made in), so no other task ever sees the thread there.
+//! Source: Istio ztunnel ARCHITECTURE, in-pod redirection; spec L4 §1.6, §3.7, §4.5.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::redirect::netns::Namespace;
+
+/// Connections that may wait to be accepted. Upstream ztunnel has 128, which a burst of
+/// short connections overflows; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+/// Idle time before the first keepalive probe, and between probes (Istio ztunnel default):
+/// an application's own keepalives end at the proxy.
+const KEEPALIVE: Duration = Duration::from_secs(180);
+/// Unanswered probes that end a connection (Istio ztunnel default).
+const KEEPALIVE_RETRIES: u32 = 9;
+
+/// Opens sockets as one pod. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sockets {
+    namespace: Option<Arc<Namespace>>,
+    mark: Option<u32>,
+}
+
+impl Sockets {
+    /// Sockets inside `namespace`, all with `mark`.
+    pub fn inside(namespace: Arc<Namespace>, mark: u32) -> Self {
+        Self { namespace: Some(namespace), mark: Some(mark) }
+    }
+
+    /// Sockets of the namespace that the process runs in: dedicated mode and tests.
+    pub fn here(mark: Option<u32>) -> Self {
+        Self { namespace: None, mark }
+    }
+
+    /// The pod's namespace, unless sockets open in the process's own.
+    pub fn namespace(&self) -> Option<&Arc<Namespace>> {
+        self.namespace.as_ref()
+    }
+
+    /// Shows that sockets can be marked here.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without `CAP_NET_ADMIN` over the namespace.
+    pub fn probe(&self) -> io::Result<()> {
+        self.open(Domain::IPV4).map(drop)
+    }
+
+    /// Listens on `port` at every address, both families where the namespace has IPv6.
+    /// Port 0 picks one. A second process may listen beside the first (`SO_REUSEPORT`).
+    ///
+    /// # Errors
+    /// What the kernel says; `AddrInUse` when another program of the pod has the port.
+    pub fn listen(&self, port: u16) -> io::Result<std::net::TcpListener> {
+        match self.listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
+            Err(error) if lacks_ipv6(&error) => {
+                self.listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+            }
+            result => result,
+        }
+    }
+
+    fn listen_at(&self, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+        let socket = self.open(Domain::for_address(address))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        // Istio ztunnel: best effort, so that what is accepted may keep a foreign address.
+        if let Err(error) = socket.set_ip_transparent_v4(true) {
+            tracing::debug!(%error, "listener is not transparent");
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    }
+
+    /// Connects to `to`, as `from` where given: the application then sees the client's address.
+    /// Without permission to do so the pod's own address is used, with a warning.
+    ///
+    /// # Errors
+    /// What the kernel says. The caller limits the time (10 s).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the socket.
+    pub async fn connect(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
+        let to = canonical(to);
+        // A hairpin: the application must not see itself as its peer (spec L4 §4.5).
+        let from = from.map(|ip| ip.to_canonical()).filter(|from| *from != to.ip());
+        let socket = self.open(Domain::for_address(to))?;
+        tune(&socket)?;
+        let socket = match from {
+            None => socket,
+            Some(from) => match take_address(&socket, from, to) {
+                Ok(()) => socket,
+                Err(error) => {
+                    tracing::warn!(src = %from, dst = %to, %error, "cannot keep the client's address");
+                    let plain = self.open(Domain::for_address(to))?;
+                    tune(&plain)?;
+                    plain
+                }
+            },
+        };
+        TcpSocket::from_std_stream(socket.into()).connect(to).await
+    }
+
+    /// A non-blocking stream socket in the pod's namespace, with the mark.
+    fn open(&self, domain: Domain) -> io::Result<Socket> {
+        let create =
+            || Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP));
+        let socket = match &self.namespace {
+            Some(namespace) => namespace.run(create)??,
+            None => create()?,
+        };
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        Ok(socket)
+    }
+}
+
+/// Where the client of a captured connection wanted to go; the socket's own address when the
+/// connection was not captured. IPv4 in IPv6 form is returned as IPv4.
+///
+/// # Errors
+/// When the socket has no local address any more.
+pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let local = canonical(stream.local_addr()?);
+    let socket = SockRef::from(stream);
+    let original =
+        if local.is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
+    // No entry in the connection table: nothing rewrote this connection.
+    Ok(original.ok().and_then(|address| address.as_socket()).map_or(local, canonical))
+}
+
+/// Sets what every connection has: no delay, keepalive probes (spec L4 §3.7).
+///
+/// # Errors
+/// When the connection is gone.
+pub fn tune_accepted(stream: &TcpStream) -> io::Result<()> {
+    tune(&SockRef::from(stream))
+}
+
+/// `[::ffff:a.b.c.d]:port` as `a.b.c.d:port`; everything else unchanged.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_canonical() {
+            IpAddr::V4(v4) => SocketAddr::from((v4, v6.port())),
+            IpAddr::V6(_) => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+fn tune(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE)
+        .with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Binds to an address that is not this machine's; the capture rules bring the replies back.
+fn take_address(socket: &Socket, from: IpAddr, to: SocketAddr) -> io::Result<()> {
+    match (from, to) {
+        (IpAddr::V4(_), SocketAddr::V4(_)) => {
+            socket.set_ip_transparent_v4(true)?;
+            socket.set_freebind_v4(true)?;
+        }
+        (IpAddr::V6(_), SocketAddr::V6(_)) => {
+            socket.set_ip_transparent_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+        _ => return Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+    // The port is chosen at connect, unique per four-tuple; chosen now it would be unique per
+    // client address, which ends after 28,000 connections.
+    nix::sys::socket::setsockopt(
+        &socket.as_fd(),
+        nix::sys::socket::sockopt::IpBindAddressNoPort,
+        &true,
+    )?;
+    socket.bind(&SocketAddr::from((from, 0)).into())
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn both_families_reach_a_listener_and_an_uncaptured_connection_names_itself() {
+        let sockets = Sockets::here(None);
+        let listener = sockets.listen(0).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            let to = SocketAddr::from((ip, port));
+            let client = sockets.connect(to, None).await.unwrap();
+            let (server, peer) = listener.accept().await.unwrap();
+            assert_eq!(canonical(peer), client.local_addr().unwrap());
+            assert_eq!(original_destination(&server).unwrap(), to);
+            assert!(client.nodelay().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_listener_may_stand_beside_the_first() {
+        let sockets = Sockets::here(None);
+        let first = sockets.listen(0).unwrap();
+        let port = first.local_addr().unwrap().port();
+        assert!(sockets.listen(port).is_ok());
+    }
+
+    #[test]
+    fn mapped_addresses_become_plain_ones() {
+        assert_eq!(canonical("[::ffff:1.2.3.4]:5".parse().unwrap()), "1.2.3.4:5".parse().unwrap());
+        assert_eq!(canonical("[::1]:5".parse().unwrap()), "[::1]:5".parse().unwrap());
+    }
+}
