@@ -1,0 +1,114 @@
+//! What the copy loop needs of a side: a socket, or a stream of a tunnel.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What one read gave.
+#[derive(Debug)]
+pub enum Received {
+    /// That many bytes of the lent buffer.
+    Scratch(usize),
+    /// A chunk of its own, never empty.
+    Shared(Bytes),
+    /// The other side will send no more.
+    End,
+}
+
+/// How one side failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// It went away: reset, broken pipe, stream cancelled. Everyday; not reported as an error,
+    /// because users read errors as "could not connect" (Istio ztunnel does the same).
+    #[error("closed by the peer")]
+    Reset,
+    /// The peer's proxy says that the application took no byte of the stream (design D8).
+    #[error("the application took no byte")]
+    Undelivered,
+    /// The socket failed.
+    #[error("io error: {0}")]
+    Io(#[source] io::Error),
+    /// The tunnel failed.
+    #[error("h2 failed: {0}")]
+    Tunnel(#[source] Box<dyn std::error::Error>),
+}
+
+/// What the other end should learn from the way a side is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abort {
+    /// The stream was cut.
+    Cut,
+    /// The stream was cut and the application took none of it: `REFUSED_STREAM` in a tunnel.
+    Undelivered,
+}
+
+/// One side of a copy. All calls come from one task.
+pub trait Endpoint: Unpin {
+    /// What has arrived, in `scratch` or in a chunk of its own.
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Received, Cut>>;
+
+    /// Takes a part of `bytes`, at least one byte.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>>;
+
+    /// Says that no more will be sent, after everything that was.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>>;
+
+    /// `length` bytes of what was received have been passed on.
+    fn consumed(&mut self, length: usize);
+
+    /// Closes so that the other end cannot mistake it for an orderly end.
+    fn abort(self, how: Abort);
+}
+
+impl Endpoint for TcpStream {
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Received, Cut>> {
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(self).poll_read(cx, &mut buffer)).map_err(socket_cut)?;
+        Poll::Ready(Ok(match buffer.filled().len() {
+            0 => Received::End,
+            length => Received::Scratch(length),
+        }))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>> {
+        let sent = ready!(Pin::new(self).poll_write(cx, bytes)).map_err(socket_cut)?;
+        Poll::Ready(if sent == 0 { Err(Cut::Reset) } else { Ok(sent) })
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        match ready!(Pin::new(self).poll_shutdown(cx)) {
+            // The peer is gone already: it has seen all that it wanted to see.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            ended => Poll::Ready(ended.map_err(socket_cut)),
+        }
+    }
+
+    fn consumed(&mut self, _: usize) {}
+
+    fn abort(self, _: Abort) {
+        // Without a lingering close the kernel sends RST instead of FIN.
+        let _ = self.set_zero_linger();
+    }
+}
+
+fn socket_cut(error: io::Error) -> Cut {
+    match error.kind() {
+        io::ErrorKind::NotConnected
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => Cut::Reset,
+        _ => Cut::Io(error),
+    }
+}

@@ -1,0 +1,111 @@
+use std::io::ErrorKind;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+/// A connected pair of loopback sockets.
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (client.unwrap(), server.unwrap().0)
+}
+
+/// A client and a server with a copy between them.
+async fn joined() -> (TcpStream, TcpStream, TcpStream, TcpStream) {
+    let (client, near) = pair().await;
+    let (far, server) = pair().await;
+    (client, near, far, server)
+}
+
+#[tokio::test]
+async fn both_directions_flow_and_counters_follow() {
+    let (mut client, near, far, mut server) = joined().await;
+    let counters = Counters::default();
+    let talk = async {
+        client.write_all(b"hello").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut asked = Vec::new();
+        server.read_to_end(&mut asked).await.unwrap();
+        assert_eq!(asked, b"hello");
+        server.write_all(b"and goodbye").await.unwrap();
+        drop(server);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"and goodbye");
+    };
+    let (copied, ()) = tokio::join!(Copy::new(near, far, &counters), talk);
+    copied.unwrap();
+    assert_eq!((counters.forward.get(), counters.back.get()), (5, 11));
+}
+
+#[tokio::test]
+async fn server_may_speak_first_and_close_first() {
+    let (mut client, near, far, mut server) = joined().await;
+    let counters = Counters::default();
+    let talk = async {
+        server.write_all(b"220 ready").await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut banner = Vec::new();
+        client.read_to_end(&mut banner).await.unwrap();
+        assert_eq!(banner, b"220 ready");
+        client.write_all(b"bye").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut farewell = Vec::new();
+        server.read_to_end(&mut farewell).await.unwrap();
+        assert_eq!(farewell, b"bye");
+    };
+    let (copied, ()) = tokio::join!(Copy::new(near, far, &counters), talk);
+    copied.unwrap();
+}
+
+#[tokio::test]
+async fn reset_passes_on_as_reset() {
+    let (client, near, far, mut server) = joined().await;
+    let counters = Counters::default();
+    let mut copy = Copy::new(near, far, &counters);
+    client.set_zero_linger().unwrap();
+    drop(client);
+    let error = (&mut copy).await.unwrap_err();
+    assert_eq!(error.side, Side::Near);
+    assert!(matches!(error.cut, Cut::Reset));
+    copy.abort(Abort::Cut, Abort::Cut);
+    let seen = server.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(seen.kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn bulk_survives_a_slow_reader() {
+    const LENGTH: usize = 8 << 20;
+    let (mut client, near, far, mut server) = joined().await;
+    let counters = Counters::default();
+    let send = async {
+        client.write_all(&vec![7; LENGTH]).await.unwrap();
+        client.shutdown().await.unwrap();
+    };
+    let receive = async {
+        let (mut total, mut chunk) = (0, [0; 3000]);
+        loop {
+            let length = server.read(&mut chunk).await.unwrap();
+            if length == 0 {
+                server.shutdown().await.unwrap();
+                break total;
+            }
+            total += length;
+            tokio::task::yield_now().await;
+        }
+    };
+    let (copied, (), total) = tokio::join!(Copy::new(near, far, &counters), send, receive);
+    copied.unwrap();
+    assert_eq!(total, LENGTH);
+    assert_eq!(counters.forward.get(), LENGTH as u64);
+}
+
+#[tokio::test]
+async fn copy_of_two_sockets_is_small() {
+    let (_client, near, far, _server) = joined().await;
+    let counters = Counters::default();
+    assert!(size_of_val(&Copy::new(near, far, &counters)) <= 256);
+}
