@@ -4,13 +4,20 @@
 //! writer publishes; publishing costs in proportion to the change.
 //! Not here: parsing (feeds), choosing endpoints (`balance`, `ztunnel::outbound::resolve`).
 
+mod change;
+mod chunks;
+mod publish;
 mod service;
+mod snapshot;
 mod workload;
 
+pub use change::Change;
+pub use publish::{Reader, Writer, writer};
 pub use service::{
     AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, Locality, NetworkAddr, Scope,
     Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,
 };
+pub use snapshot::{Applied, Mesh};
 pub use workload::{
     AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap,
     Protocol, Uid, Workload, WorkloadType,

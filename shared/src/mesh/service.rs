@@ -40,7 +40,7 @@ impl fmt::Display for NetworkAddr {
 }
 
 /// Where something runs; empty strings when unknown.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize)]
 pub struct Locality {
     /// Region.
     pub region: Arc<str>,

@@ -128,18 +128,18 @@ pub struct Workload {
     /// Ends HBONE itself, without a node proxy.
     pub native_tunnel: bool,
     /// Waypoint for traffic to this workload's own address.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Arc<GatewayAddress>>,
     /// Inbound accepts only the workload's waypoint: it has one, or is annotated
     /// `culvert.dev/require-waypoint: "true"`.
     pub require_waypoint: bool,
     /// Gateway of the workload's network.
-    pub network_gateway: Option<GatewayAddress>,
+    pub network_gateway: Option<Arc<GatewayAddress>>,
     /// Node name.
     pub node: Arc<str>,
     /// Cluster id, `Kubernetes` by default.
     pub cluster_id: Arc<str>,
-    /// Region, zone and subzone.
-    pub locality: Locality,
+    /// Region, zone and subzone; shared by the workloads of one node.
+    pub locality: Arc<Locality>,
     /// Telemetry: what users call the application.
     pub canonical_name: Arc<str>,
     /// Telemetry: its version.
