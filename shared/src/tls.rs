@@ -1,1 +1,41 @@
 //! Mutual TLS 1.3 and the proof of a peer's identity.
+//!
+//! Invariants: TLS 1.3 only; both sides present a certificate; a [`PeerId`] exists only for a peer
+//! that [`verify`] accepted in a completed handshake.
+//! Not here: where certificates come from (`identity`), the byte path (`tls::stream`).
+//! Source: Istio ztunnel `src/tls`, and design D3 and D4.
+
+mod config;
+mod constraints;
+mod peer;
+mod roots;
+mod verify;
+
+pub mod provider;
+
+use std::io;
+
+pub use config::{ALPN, client_config, server_config, server_name};
+pub use constraints::{Malformed, UriConstraints, encode_name_constraints};
+pub use peer::{PeerId, peer};
+pub use roots::{Error as RootsError, Roots};
+
+/// Why a TLS connection cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket failed.
+    #[error("carry tls over the socket")]
+    Io(#[from] io::Error),
+    /// The peer or we broke off: bad certificate, no common parameters, or broken records.
+    #[error("speak tls with the peer")]
+    Protocol(#[from] rustls::Error),
+    /// The identity of the peer was asked for before the handshake had finished.
+    #[error("handshake has not finished")]
+    Handshaking,
+    /// The peer has presented no certificate with a workload identity.
+    #[error("peer has no workload identity")]
+    NoIdentity,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Who may be on the other side: the two verifiers.
+//!
+//! Source: Istio ztunnel `src/tls/workload.rs`. Stricter in one point: the trust domain is checked
+//! on the identity that policies will see (the first), not on any of them.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::verify_tls13_signature;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, SignatureScheme,
+};
+use webpki::{EndEntityCert, KeyUsage};
+
+use super::peer::identities;
+use super::roots::Roots;
+use crate::identity::{SpiffeId, TrustDomain};
+
+/// Why a certificate with a good chain is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("certificate has no workload identity")]
+    NoIdentity,
+    #[error("peer {0} is not of our trust domain")]
+    TrustDomain(SpiffeId),
+    #[error("peer {0} is none of the expected identities")]
+    Unexpected(SpiffeId),
+}
+
+/// Accepts clients of one trust domain.
+#[derive(Debug)]
+pub(super) struct ClientVerifier {
+    pub(super) roots: Arc<Roots>,
+    pub(super) trust_domain: TrustDomain,
+}
+
+/// Accepts servers with one of the expected identities; with none expected, nobody.
+#[derive(Debug)]
+pub(super) struct ServerVerifier {
+    pub(super) roots: Arc<Roots>,
+    pub(super) expected: Box<[SpiffeId]>,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let leaf = parse(end_entity)?;
+        self.roots.verify(&leaf, intermediates, now, KeyUsage::client_auth())?;
+        let peer = identities(&leaf).next().ok_or_else(|| refused(Refusal::NoIdentity))?;
+        if *peer.trust_domain() != self.trust_domain {
+            return Err(refused(Refusal::TrustDomain(peer)));
+        }
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, self.roots.algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.roots.algorithms().supported_schemes()
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let leaf = parse(end_entity)?;
+        self.roots.verify(&leaf, intermediates, now, KeyUsage::server_auth())?;
+        if identities(&leaf).any(|id| self.expected.contains(&id)) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(refused(match identities(&leaf).next() {
+            Some(id) => Refusal::Unexpected(id),
+            None => Refusal::NoIdentity,
+        }))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, signed, self.roots.algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.roots.algorithms().supported_schemes()
+    }
+}
+
+fn parse<'a>(der: &'a CertificateDer<'a>) -> Result<EndEntityCert<'a>, Error> {
+    EndEntityCert::try_from(der).map_err(|_| CertificateError::BadEncoding.into())
+}
+
+fn refused(refusal: Refusal) -> Error {
+    CertificateError::Other(OtherError(Arc::new(refusal))).into()
+}
+
+fn tls12() -> Error {
+    PeerIncompatible::ServerDoesNotSupportTls12Or13.into()
+}
