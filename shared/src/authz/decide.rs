@@ -33,7 +33,7 @@ pub struct Permit(());
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// A deny policy matched.
-    #[error("explicitly denied by {0}")]
+    #[error("explicitly denied by: {0}")]
     Explicit(PolicyKey),
     /// There are allow policies and none matched.
     #[error("allow policies exist, but none allowed")]
