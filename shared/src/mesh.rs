@@ -7,6 +7,8 @@
 mod change;
 mod chunks;
 mod publish;
+#[cfg(any(test, feature = "test-util"))]
+pub mod sample;
 mod service;
 mod snapshot;
 mod workload;

@@ -1,0 +1,217 @@
+//! The loads that one worker sees, and the choice over them.
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::balance::load::Load;
+use crate::mesh::{Uid, Workload};
+
+/// How load and failures count.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Connect failures in a row that eject an endpoint. 3; with 1 a single lost packet ejects.
+    pub failures_to_eject: u32,
+    /// First ejection time, doubled at each further one. 1 s; longer keeps a restarted pod idle.
+    pub ejection: Duration,
+    /// Longest ejection. 60 s.
+    pub max_ejection: Duration,
+    /// Share of the candidates that may be left out at once; beyond it, those whose ejection ends
+    /// first take part again. 0.8.
+    pub max_ejected_share: f64,
+    /// Below this share of endpoints that are not ejected, ejections are ignored (panic). 0.1.
+    pub panic_share: f64,
+    /// Time over which a new or returning endpoint grows to its full share. 10 s.
+    pub slow_start: Duration,
+    /// The share it starts with. 0.1; 0 would starve it.
+    pub slow_start_share: f64,
+    /// Time constant of the connect-time average. 10 s.
+    pub smoothing: Duration,
+    /// Connect times below this are equal. 1 ms: local jitter is no signal.
+    pub connect_floor: Duration,
+    /// An endpoint that is idle for this long is forgotten. 10 min.
+    pub forget: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            failures_to_eject: 3,
+            ejection: Duration::from_secs(1),
+            max_ejection: Duration::from_secs(60),
+            max_ejected_share: 0.8,
+            panic_share: 0.1,
+            slow_start: Duration::from_secs(10),
+            slow_start_share: 0.1,
+            smoothing: Duration::from_secs(10),
+            connect_floor: Duration::from_millis(1),
+            forget: Duration::from_secs(600),
+        }
+    }
+}
+
+/// The loads that one worker sees. Clones share them; none leaves its worker.
+#[derive(Debug, Clone, Default)]
+pub struct Loads {
+    config: Rc<Config>,
+    seen: Rc<RefCell<HashMap<Uid, Load>>>,
+}
+
+/// One connection that counts as work of its endpoint until this is dropped.
+#[derive(Debug)]
+#[must_use = "the connection counts as work while this lives"]
+pub struct InFlight {
+    seen: Rc<RefCell<HashMap<Uid, Load>>>,
+    endpoint: Uid,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(load) = self.seen.borrow_mut().get_mut(&self.endpoint) {
+            load.outstanding = load.outstanding.saturating_sub(1);
+        }
+    }
+}
+
+impl Loads {
+    /// Loads under `config`.
+    pub fn new(config: Config) -> Self {
+        Self { config: Rc::new(config), seen: Rc::default() }
+    }
+
+    /// Counts one more connection to `endpoint`.
+    pub fn start(&self, endpoint: &Uid, now: Instant) -> InFlight {
+        self.with(endpoint, now, |load| load.outstanding += 1);
+        InFlight { seen: self.seen.clone(), endpoint: endpoint.clone() }
+    }
+
+    /// A connection to `endpoint` was made in `took`.
+    pub fn connected(&self, endpoint: &Uid, took: Duration, now: Instant) {
+        self.with(endpoint, now, |load| load.connected(took, now, &self.config));
+    }
+
+    /// A connection to `endpoint` could not be made.
+    pub fn failed(&self, endpoint: &Uid, now: Instant) {
+        self.with(endpoint, now, |load| load.failed(now, &self.config));
+    }
+
+    /// Whether `endpoint` is ejected.
+    pub fn is_ejected(&self, endpoint: &Uid, now: Instant) -> bool {
+        self.seen.borrow().get(endpoint).is_some_and(|load| load.ejected_until(now).is_some())
+    }
+
+    /// Connections in flight to `endpoint`.
+    pub fn outstanding(&self, endpoint: &Uid) -> u32 {
+        self.seen.borrow().get(endpoint).map_or(0, |load| load.outstanding)
+    }
+
+    /// Up to `tries` of `candidates`, each once, in the order in which to try them. Each place is
+    /// the better of two random choices in proportion to capacity; capacity 0 is never chosen.
+    /// Ejected endpoints come last, except in panic.
+    pub fn order<T>(
+        &self,
+        candidates: Vec<T>,
+        workload: impl Fn(&T) -> &Workload,
+        tries: usize,
+        random: &mut fastrand::Rng,
+        now: Instant,
+    ) -> Vec<T> {
+        let (mut available, mut ejected) = self.split(candidates, &workload, now);
+        let mut order = Vec::with_capacity(tries);
+        while order.len() < tries {
+            let from = if available.is_empty() { &mut ejected } else { &mut available };
+            let Some(chosen) = self.choose(from, &workload, random, now) else { break };
+            order.push(from.swap_remove(chosen));
+        }
+        order
+    }
+
+    /// Parts the candidates that can be chosen at all into those to use and those to leave out.
+    fn split<T>(
+        &self,
+        mut candidates: Vec<T>,
+        workload: &impl Fn(&T) -> &Workload,
+        now: Instant,
+    ) -> (Vec<T>, Vec<T>) {
+        candidates.retain(|candidate| workload(candidate).capacity > 0);
+        let total = candidates.len();
+        let seen = self.seen.borrow();
+        let until = |candidate: &T| {
+            seen.get(&workload(candidate).uid).and_then(|load| load.ejected_until(now))
+        };
+        let (mut ejected, mut available): (Vec<T>, Vec<T>) =
+            candidates.into_iter().partition(|candidate| until(candidate).is_some());
+        if (available.len() as f64) < self.config.panic_share * total as f64 {
+            available.append(&mut ejected);
+        }
+        let limit = (self.config.max_ejected_share * total as f64) as usize;
+        if ejected.len() > limit {
+            ejected.sort_by_key(|candidate| Reverse(until(candidate)));
+            available.extend(ejected.drain(limit..));
+        }
+        (available, ejected)
+    }
+
+    fn choose<T>(
+        &self,
+        from: &[T],
+        workload: &impl Fn(&T) -> &Workload,
+        random: &mut fastrand::Rng,
+        now: Instant,
+    ) -> Option<usize> {
+        let capacity = |at: usize| workload(&from[at]).capacity;
+        let first = weighted(from.len(), capacity, random)?;
+        let without_first = |at: usize| if at == first { 0 } else { capacity(at) };
+        let Some(second) = weighted(from.len(), without_first, random) else { return Some(first) };
+        let mut seen = self.seen.borrow_mut();
+        let mut load = |at: usize| {
+            let uid = &workload(&from[at]).uid;
+            match seen.get(uid) {
+                Some(load) => load.clone(),
+                None => seen.entry(uid.clone()).or_insert_with(|| Load::new(now)).clone(),
+            }
+        };
+        let (one, other) = (load(first), load(second));
+        let against = (&one, capacity(first));
+        let second_wins = other.is_better(capacity(second), against, now, &self.config);
+        Some(if second_wins { second } else { first })
+    }
+
+    fn with(&self, endpoint: &Uid, now: Instant, update: impl FnOnce(&mut Load)) {
+        let mut seen = self.seen.borrow_mut();
+        if let Some(load) = seen.get_mut(endpoint) {
+            return update(load);
+        }
+        // The map is swept each time its size reaches a power of two: amortised constant work.
+        if seen.len() >= 64 && seen.len().is_power_of_two() {
+            seen.retain(|_, load| !load.is_stale(now, self.config.forget));
+        }
+        update(seen.entry(endpoint.clone()).or_insert_with(|| Load::new(now)));
+    }
+}
+
+/// A random index below `count`, in proportion to its weight; none when all weights are zero.
+fn weighted(
+    count: usize,
+    weight: impl Fn(usize) -> u32,
+    random: &mut fastrand::Rng,
+) -> Option<usize> {
+    let total: u64 = (0..count).map(|at| u64::from(weight(at))).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut left = random.u64(..total);
+    (0..count).find(|at| {
+        let own = u64::from(weight(*at));
+        let found = left < own;
+        left = left.saturating_sub(own);
+        found
+    })
+}
+
+#[cfg(test)]
+mod tests;

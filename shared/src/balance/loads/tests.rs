@@ -1,0 +1,136 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mesh::sample;
+
+fn pods(count: usize) -> Vec<Workload> {
+    (0..count).map(|index| sample::workload(&format!("pod-{index}"), "ns")).collect()
+}
+
+fn eject(loads: &Loads, pod: &Workload, now: Instant) {
+    for _ in 0..3 {
+        loads.failed(&pod.uid, now);
+    }
+}
+
+fn share_of_first(loads: &Loads, pods: &[Workload], now: Instant) -> f64 {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut pick = || loads.order(pods.iter().collect(), |pod| *pod, 1, &mut random, now)[0];
+    let first = (0..4000).filter(|_| pick().uid == pods[0].uid).count();
+    first as f64 / 4000.0
+}
+
+proptest! {
+    #[test]
+    fn candidates_never_repeat_and_ejected_ones_come_last_unless_in_panic(
+        capacities in prop::collection::vec(0u32..4, 0..30),
+        ejected in prop::collection::vec(any::<bool>(), 30),
+        tries in 0usize..40,
+        seed in any::<u64>(),
+    ) {
+        let now = Instant::now();
+        let loads = Loads::default();
+        let mut pods = pods(capacities.len());
+        for ((pod, capacity), eject_it) in pods.iter_mut().zip(&capacities).zip(&ejected) {
+            pod.capacity = *capacity;
+            if *eject_it {
+                eject(&loads, pod, now);
+            }
+        }
+        let mut random = fastrand::Rng::with_seed(seed);
+        let order = loads.order(pods.iter().collect(), |pod| *pod, tries, &mut random, now);
+        let usable = pods.iter().filter(|pod| pod.capacity > 0).count();
+        prop_assert_eq!(order.len(), tries.min(usable));
+        prop_assert!(order.iter().all(|pod| pod.capacity > 0));
+        let distinct: HashSet<_> = order.iter().map(|pod| &pod.uid).collect();
+        prop_assert_eq!(distinct.len(), order.len());
+        let out = |pod: &Workload| loads.is_ejected(&pod.uid, now);
+        let all_out = pods.iter().filter(|pod| pod.capacity > 0 && out(pod)).count();
+        let in_panic = (usable - all_out) as f64 <= 0.2 * usable as f64;
+        let places: Vec<bool> = order.iter().map(|pod| out(pod)).collect();
+        prop_assert!(in_panic || places.is_sorted());
+    }
+}
+
+#[test]
+fn less_open_work_wins() {
+    let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
+    let work: Vec<_> = (0..5).map(|_| loads.start(&pods[0].uid, now)).collect();
+    assert_eq!(loads.outstanding(&pods[0].uid), 5);
+    assert!(share_of_first(&loads, &pods, now) < 0.01);
+    drop(work);
+    assert_eq!(loads.outstanding(&pods[0].uid), 0);
+}
+
+#[test]
+fn faster_endpoint_wins_and_a_slow_one_is_tried_again_later() {
+    let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
+    loads.connected(&pods[0].uid, Duration::from_millis(200), now);
+    loads.connected(&pods[1].uid, Duration::from_millis(2), now);
+    assert!(share_of_first(&loads, &pods, now) < 0.01);
+    let later = now + Duration::from_secs(300);
+    assert!(share_of_first(&loads, &pods, later) > 0.2);
+}
+
+#[test]
+fn capacity_is_a_share_of_connections() {
+    let (loads, mut pods, now) = (Loads::default(), pods(2), Instant::now());
+    pods[0].capacity = 9;
+    let held: Vec<_> = (0..1000)
+        .map(|seed| {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let order = loads.order(pods.iter().collect(), |pod| *pod, 1, &mut random, now);
+            loads.start(&order[0].uid, now)
+        })
+        .collect();
+    assert!((880..=920).contains(&loads.outstanding(&pods[0].uid)));
+    drop(held);
+}
+
+#[test]
+fn ejection_grows_and_ends_with_success() {
+    let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
+    let uid = &pods[0].uid;
+    loads.failed(uid, now);
+    loads.failed(uid, now);
+    assert!(!loads.is_ejected(uid, now));
+    loads.failed(uid, now);
+    assert!(loads.is_ejected(uid, now + Duration::from_millis(999)));
+    let second = now + Duration::from_secs(1);
+    assert!(!loads.is_ejected(uid, second));
+    loads.failed(uid, second);
+    assert!(loads.is_ejected(uid, second + Duration::from_millis(1999)));
+    loads.connected(uid, Duration::from_millis(1), second);
+    assert!(!loads.is_ejected(uid, second));
+}
+
+#[test]
+fn all_ejected_means_panic_and_all_are_used() {
+    let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
+    eject(&loads, &pods[0], now);
+    eject(&loads, &pods[1], now);
+    assert!((0.3..0.7).contains(&share_of_first(&loads, &pods, now)));
+}
+
+#[test]
+fn new_endpoint_starts_slowly() {
+    let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
+    let old = loads.start(&pods[1].uid, now);
+    let later = now + Duration::from_secs(60);
+    assert!(share_of_first(&loads, &pods, later) < 0.01, "the old one has one, the new one waits");
+    assert!(share_of_first(&loads, &pods, later + Duration::from_secs(10)) > 0.9);
+    drop(old);
+}
+
+#[test]
+fn idle_endpoints_are_forgotten() {
+    let (loads, now) = (Loads::default(), Instant::now());
+    for pod in pods(128) {
+        loads.failed(&pod.uid, now);
+    }
+    let later = now + Duration::from_secs(3600);
+    loads.failed(&sample::workload("other", "ns").uid, later);
+    assert_eq!(loads.seen.borrow().len(), 1);
+}

@@ -1,0 +1,81 @@
+//! Small valid objects for tests to change.
+
+use std::sync::Arc;
+
+use crate::authz::PolicyKey;
+use crate::identity::{SpiffeId, TrustDomain};
+use crate::mesh::{
+    Health, HealthPolicy, IpFamilies, Locality, NetworkMode, Protocol, Service, ServiceKey, Uid,
+    Visibility, Workload, WorkloadType,
+};
+
+/// A healthy pod in the mesh, without address and services, with service account `default`.
+///
+/// # Panics
+/// When `namespace` is no DNS-1123 name.
+pub fn workload(name: &str, namespace: &str) -> Workload {
+    let identity = SpiffeId::new(TrustDomain::default(), namespace, "default");
+    Workload {
+        uid: Uid(format!("Kubernetes//Pod/{namespace}/{name}").into()),
+        name: name.into(),
+        addresses: Box::default(),
+        hostname: None,
+        network: "".into(),
+        identity: identity.expect("samples have legal names"),
+        protocol: Protocol::Hbone,
+        native_tunnel: false,
+        waypoint: None,
+        require_waypoint: false,
+        network_gateway: None,
+        node: "node".into(),
+        cluster_id: "Kubernetes".into(),
+        locality: Arc::default(),
+        canonical_name: name.into(),
+        canonical_revision: "latest".into(),
+        workload_type: WorkloadType::Pod,
+        workload_name: name.into(),
+        policies: Box::default(),
+        health: Health::Healthy,
+        network_mode: NetworkMode::Standard,
+        app_tunnel: None,
+        capacity: 1,
+        services: Box::default(),
+    }
+}
+
+/// A locality without subzone.
+pub fn locality(region: &str, zone: &str) -> Arc<Locality> {
+    Arc::new(Locality { region: region.into(), zone: zone.into(), subzone: "".into() })
+}
+
+/// The key of a Kubernetes service.
+pub fn service_key(name: &str, namespace: &str) -> ServiceKey {
+    ServiceKey {
+        namespace: namespace.into(),
+        hostname: format!("{name}.{namespace}.svc.cluster.local").into(),
+    }
+}
+
+/// A Kubernetes service without addresses and ports.
+pub fn service(name: &str, namespace: &str) -> Service {
+    Service {
+        key: service_key(name, namespace),
+        name: name.into(),
+        vips: Box::default(),
+        cidr_vips: Box::default(),
+        ports: Box::default(),
+        subject_alt_names: Box::default(),
+        waypoint: None,
+        weighted_waypoints: Box::default(),
+        balancing: None,
+        health_policy: HealthPolicy::OnlyHealthy,
+        ip_families: IpFamilies::Automatic,
+        canonical: true,
+        visibility: Visibility::Public,
+    }
+}
+
+/// The key of a policy.
+pub fn policy_key(name: &str, namespace: &str) -> PolicyKey {
+    PolicyKey { namespace: namespace.into(), name: name.into() }
+}
