@@ -143,6 +143,11 @@ impl WorkloadCertificate {
         &self.roots
     }
 
+    /// Whether `other` presents and trusts the same certificates.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.chain() == other.chain() && self.roots.certificates() == other.roots.certificates()
+    }
+
     /// The configuration for accepting connections. Always the same one.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.server)

@@ -13,13 +13,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::{self, BoxFuture};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateDer;
 
-use super::{SpiffeId, TrustDomain, WorkloadCertificate};
+use super::{Authority, Error, SpiffeId, TrustDomain, WorkloadCertificate};
 use crate::tls::encode_name_constraints;
 
 /// OID of the name constraints extension.
@@ -130,5 +131,11 @@ impl TestCa {
         change(&mut params);
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         PemPair { chain: leaf.pem(), key: key.serialize_pem() }
+    }
+}
+
+impl Authority for TestCa {
+    fn issue<'a>(&'a self, id: &'a SpiffeId) -> BoxFuture<'a, Result<WorkloadCertificate, Error>> {
+        Box::pin(future::ready(Ok(Self::issue(self, id))))
     }
 }

@@ -72,6 +72,12 @@ impl Roots {
         &self.certificates
     }
 
+    /// SHA-256 of each root, in hexadecimal.
+    pub fn digests(&self) -> Vec<String> {
+        let hex = |digest: [u8; 32]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.certificates.iter().map(|root| hex(provider::sha256(root))).collect()
+    }
+
     /// Checks that `leaf` chains to a root, is valid `now`, may be used for `usage`, and that
     /// neither it nor an intermediate has a URI which the root's constraints forbid.
     pub(super) fn verify(
