@@ -1,1 +1,3 @@
 //! Life of a connection that an application opens.
+
+pub mod resolve;
