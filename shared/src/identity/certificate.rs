@@ -259,7 +259,7 @@ mod tests {
         let id: SpiffeId = "spiffe://cluster.local/ns/team/sa/web".parse().unwrap();
         let certificate = ca().issue(&id);
         assert!(Arc::ptr_eq(&certificate.server_config(), &certificate.server_config()));
-        let expected = [id.clone()];
+        let expected = [id];
         let config = certificate.client_config(&expected);
         assert!(Arc::ptr_eq(&config, &certificate.client_config(&expected)));
         assert!(!Arc::ptr_eq(&config, &certificate.client_config(&[])));

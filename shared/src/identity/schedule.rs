@@ -104,12 +104,12 @@ impl Schedule {
             self.entries.insert(id.clone(), entry);
             return;
         };
-        if let Step::Queued { priority: queued, due } = &mut entry.step {
-            if entry.expires.is_none_or(|expires| expires <= now) {
-                *queued = priority.max(*queued);
-                if entry.failures == 0 {
-                    *due = now;
-                }
+        if let Step::Queued { priority: queued, due } = &mut entry.step
+            && entry.expires.is_none_or(|expires| expires <= now)
+        {
+            *queued = priority.max(*queued);
+            if entry.failures == 0 {
+                *due = now;
             }
         }
     }

@@ -101,6 +101,22 @@ impl Roots {
         .map_err(certificate_error)
     }
 
+    /// Like the check of a workload's server, but for any one URI: whether `leaf` carries `name`.
+    ///
+    /// # Errors
+    /// When the chain does not lead to a root, or a certificate in it does not count `now`.
+    pub(crate) fn verify_server_name(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        name: &str,
+    ) -> Result<bool, CertificateError> {
+        let leaf = EndEntityCert::try_from(leaf).map_err(|_| CertificateError::BadEncoding)?;
+        self.verify(&leaf, intermediates, now, KeyUsage::server_auth())?;
+        Ok(leaf.valid_uri_names().any(|found| found == name))
+    }
+
     fn names_are_permitted(&self, path: &VerifiedPath<'_>) -> Result<(), webpki::Error> {
         let leaf = path.end_entity().valid_uri_names();
         let above = path.intermediate_certificates().flat_map(|cert| cert.valid_uri_names());
