@@ -1,10 +1,33 @@
 //! The pods of this node: enrolled, served, withdrawn.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`registry`] | the list of pods that should be served, made true again and again |
+//! | [`enrol`] | what it takes to serve one pod, and to let it go |
+//! | `accept` | the loop from a listener to a worker |
+//! | [`status`] | what is said about it: dump, readiness, metrics |
+//!
+//! Invariants: listeners exist before rules lead to them; rules are gone before listeners close when
+//! a pod leaves, and stay when the process does; one namespace belongs to one pod.
+//! Not here: what happens on a connection ([`Serve`]).
+
+mod accept;
+pub mod enrol;
+pub mod registry;
+pub mod status;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use shared::drain;
 use shared::identity::SpiffeId;
+use shared::mesh::Uid;
+use tokio::net::TcpStream;
+
+pub use registry::{Config, Pods};
+pub use status::Status;
 
 use crate::redirect::Sockets;
 
@@ -29,6 +52,8 @@ impl fmt::Display for PodName {
 /// A pod that this process serves, as the data path sees it: shared, never changed.
 #[derive(Debug)]
 pub struct Pod {
+    /// Its workload in the mesh.
+    pub uid: Uid,
     /// Which pod.
     pub workload: PodName,
     /// Who it is to its peers.
@@ -37,4 +62,45 @@ pub struct Pod {
     pub ips: Vec<IpAddr>,
     /// Opens connections as this pod.
     pub sockets: Sockets,
+    /// Draining: the process ends, tell peers (GOAWAY) and finish what is there. Forced: the pod
+    /// has left or time is up, end at once; what has not ended in the same turn is dropped.
+    pub drain: drain::Watch,
+}
+
+/// Which of a pod's listeners a connection came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The application opened it (15001).
+    Outbound,
+    /// It reached the pod outside a tunnel (15006).
+    Inbound,
+    /// A peer's tunnel connection (15008).
+    Tunnel,
+}
+
+impl Side {
+    /// In the order in which listeners open: peers may come before applications are redirected.
+    pub const ALL: [Self; 3] = [Self::Tunnel, Self::Inbound, Self::Outbound];
+
+    /// As logs name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
+/// What is done with an accepted connection.
+pub trait Serve: Send + Sync + 'static {
+    /// Serves `socket` until it ends. Called on the worker that owns the connection from now on;
+    /// `peer` is canonical. The future is dropped when [`Pod::drain`] is forced.
+    fn serve(
+        &self,
+        side: Side,
+        pod: Arc<Pod>,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> impl Future<Output = ()> + 'static;
 }

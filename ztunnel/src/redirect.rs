@@ -5,9 +5,10 @@
 //! | [`netns`] | opening a pod's network namespace safely, and working inside it |
 //! | [`sockets`] | every socket that the proxy opens on behalf of a pod |
 //! | [`capture`] | which packets are redirected, and the way back |
-//! | `nft`, `route`, `netlink` | how the kernel is told |
+//! | `nft`, `route`, `listening`, `netlink` | how the kernel is told |
 
 pub mod capture;
+mod listening;
 mod netlink;
 pub mod netns;
 mod nft;

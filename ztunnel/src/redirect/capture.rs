@@ -7,9 +7,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
+use crate::redirect::listening;
 use crate::redirect::netlink::Netlink;
-use crate::redirect::netns::Namespace;
+use crate::redirect::netns::{self, Home, Namespace};
 use crate::redirect::nft::{self, Base, Chain, Expressions, Hook, Is, Mark, Side, Table, Verdict};
 use crate::redirect::{MARK_MASK, PROXY_MARK, RETURN_MARK, route};
 
@@ -246,6 +248,42 @@ pub fn addresses(namespace: &Namespace) -> Result<Vec<IpAddr>, Error> {
 pub fn keep_accept_queues(namespace: &Namespace) -> io::Result<()> {
     // `/proc/sys/net` shows the namespace of the thread that opens it.
     namespace.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1"))?
+}
+
+/// Whether connections that wait to be accepted move to another listener.
+pub fn moves_accept_queues(namespace: &Namespace) -> bool {
+    let read = || std::fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req");
+    matches!(namespace.run(read), Ok(Ok(value)) if value.trim() == "1")
+}
+
+/// How many sockets listen on `port` in `namespace`, of any process.
+///
+/// # Errors
+/// When the kernel does not say (no `tcp_diag`).
+pub fn listeners(namespace: &Namespace, port: u16) -> io::Result<usize> {
+    let mut diagnosis = namespace.run(listening::open)??;
+    listening::count(&mut diagnosis, port)
+}
+
+/// Removes all capture from the namespace that `path` names: what `ztunnel uncapture` does.
+///
+/// # Errors
+/// [`Uncapture`].
+pub fn uncapture(path: &Path) -> Result<(), Uncapture> {
+    let home = Home::current().map_err(netns::Error::Open)?;
+    let namespace = Namespace::open(path, &home)?;
+    Ok(remove(&namespace)?)
+}
+
+/// Why capture could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Uncapture {
+    /// The path is refused.
+    #[error(transparent)]
+    Namespace(#[from] netns::Error),
+    /// The kernel refused.
+    #[error(transparent)]
+    Capture(#[from] Error),
 }
 
 /// What is opened inside the namespace; it works from outside afterwards.

@@ -35,6 +35,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Family {
     Route = 0,
+    SocketDiagnosis = 4,
     Netfilter = 12,
 }
 

@@ -178,6 +178,14 @@ fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(Into::into)
 }
 
+/// Which namespace the file at `path` stands for now.
+///
+/// # Errors
+/// When nothing can be opened there.
+pub fn id_at(path: &Path) -> io::Result<NamespaceId> {
+    id_of(&open(path, OFlags::PATH)?)
+}
+
 fn id_of(fd: &impl AsFd) -> io::Result<NamespaceId> {
     let stat = rustix::fs::fstat(fd)?;
     Ok(NamespaceId { device: stat.st_dev, inode: stat.st_ino })

@@ -144,12 +144,14 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     Ok(original.ok().and_then(|address| address.as_socket()).map_or(local, canonical))
 }
 
-/// Sets what every connection has: no delay, keepalive probes (spec L4 §3.7).
+/// Sets what an accepted connection has: no delay, and keepalive probes unless the protocol has
+/// pings of its own (spec L4 §1.6: not on tunnels).
 ///
 /// # Errors
 /// When the connection is gone.
-pub fn tune_accepted(stream: &TcpStream) -> io::Result<()> {
-    tune(&SockRef::from(stream))
+pub fn tune_accepted(stream: &TcpStream, keepalive: bool) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    if keepalive { tune(&socket) } else { socket.set_tcp_nodelay(true) }
 }
 
 /// `[::ffff:a.b.c.d]:port` as `a.b.c.d:port`; everything else unchanged.

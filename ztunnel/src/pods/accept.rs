@@ -1,0 +1,143 @@
+//! From a listener to a worker: accepts, picks the least loaded worker, hands over.
+//!
+//! Invariants: a failing accept never ends the loop and never spins; when the process drains, no
+//! connection that the kernel has completed is reset: it moves to the other process's listener,
+//! or it is accepted before ours closes.
+//! Not here: the connection's life ([`Serve`]).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::SocketFlags;
+use shared::drain::Phase;
+use shared::workers::{self, Workers};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+
+use crate::pods::{Pod, Serve, Side};
+use crate::redirect::{capture, sockets};
+
+/// First pause after the process ran out of something, doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the connections of one listener go.
+pub(super) struct Door<S> {
+    pub side: Side,
+    pub pod: Arc<Pod>,
+    pub workers: Workers,
+    pub serve: Arc<S>,
+}
+
+impl<S: Serve> Door<S> {
+    /// Accepts from `listener` until the pod drains, which waits for the listener to close.
+    pub(super) fn open(self, listener: TcpListener) {
+        let workers = self.workers.clone();
+        let guard = self.pod.drain.guard();
+        workers.spawn(workers.least_loaded(), move || async move {
+            let (pod, side) = (Arc::clone(&self.pod), self.side);
+            if let Err(error) = self.run(listener).await {
+                tracing::error!(pod = %pod.workload, side = side.as_str(), %error, "cannot accept");
+            }
+            drop(guard);
+        });
+    }
+
+    async fn run(self, listener: TcpListener) -> io::Result<()> {
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for types that close or change their descriptor; a \
+                      listener keeps its own"
+        )]
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+        let mut draining = std::pin::pin!(self.pod.drain.draining());
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                // Nothing new once draining has begun.
+                biased;
+                () = &mut draining => break,
+                accepted = listener.async_io(Interest::READABLE, accept) => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    self.hand_over(socket, peer);
+                    pause = FIRST_PAUSE;
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    tracing::warn!(pod = %self.pod.workload, side = self.side.as_str(), %error,
+                        "cannot accept, pausing");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LAST_PAUSE);
+                }
+                // The client was gone before we looked, or its packets report an error.
+                Err(error) => tracing::debug!(pod = %self.pod.workload, %error, "accept"),
+            }
+        }
+        if self.pod.drain.phase() == Phase::Draining && !self.queue_moves(listener.get_ref()) {
+            while let Ok((socket, peer)) = accept(listener.get_ref()) {
+                self.hand_over(socket, peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel hands our queue to another process's listener when ours closes.
+    fn queue_moves(&self, listener: &TcpListener) -> bool {
+        let port = listener.local_addr().map_or(0, |address| address.port());
+        self.pod.sockets.namespace().is_some_and(|namespace| {
+            capture::moves_accept_queues(namespace)
+                && capture::listeners(namespace, port).is_ok_and(|listeners| listeners > 1)
+        })
+    }
+
+    fn hand_over(&self, socket: OwnedFd, peer: SocketAddr) {
+        let to = self.workers.least_loaded();
+        let (side, pod, serve) = (self.side, Arc::clone(&self.pod), Arc::clone(&self.serve));
+        let guard = pod.drain.guard();
+        self.workers.spawn(to, move || async move {
+            // Registered with the event loop here, where it stays.
+            let socket = match TcpStream::from_std(socket.into()) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::warn!(pod = %pod.workload, %error, "cannot watch a socket");
+                    return;
+                }
+            };
+            if let Err(error) = sockets::tune_accepted(&socket, side != Side::Tunnel) {
+                tracing::debug!(pod = %pod.workload, %error, "connection ended before it was served");
+                return;
+            }
+            let forced = pod.drain.forced();
+            tokio::select! {
+                // First the connection: it may see the end itself and log it.
+                biased;
+                () = serve.serve(side, pod, socket, peer) => {}
+                () = forced => {}
+            }
+            drop(guard);
+        });
+        debug_assert!(workers::current().is_some(), "accept loops run on workers");
+    }
+}
+
+fn accept(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
+    let peer = peer
+        .and_then(|peer| SocketAddr::try_from(peer).ok())
+        .ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((socket, sockets::canonical(peer)))
+}
+
+/// Out of descriptors or memory: trying again at once would fail again.
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
