@@ -25,6 +25,7 @@ pub use authority::{Authority, Error};
 pub use ca_client::{CaClient, IMPERSONATED_IDENTITY, Token};
 pub use certificate::{CertificateError, WorkloadCertificate};
 pub use files::Files;
+pub(crate) use id::is_dns1123_subdomain;
 pub use id::{ParseError, SpiffeId, TrustDomain};
 pub use schedule::Config;
 pub use store::{CertStore, Snapshot, State};

@@ -1,0 +1,133 @@
+//! What is known of a directory between two readings: the objects of each file, and which are in
+//! force.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::feed::compile::{Compiled, Options, compile};
+use crate::feed::dir::Status;
+use crate::feed::dir::read::Content;
+use crate::feed::intern::Interner;
+use crate::feed::object::{self, Object, ObjectKey, Reading};
+use crate::feed::verdict::{Cause, Verdict};
+use crate::feed::yaml;
+
+/// The directory as last read.
+#[derive(Debug)]
+pub(super) struct State {
+    options: Options,
+    intern: Interner,
+    files: BTreeMap<Arc<str>, FileState>,
+    in_force: HashMap<ObjectKey, Arc<Object>>,
+}
+
+/// One file as last read.
+#[derive(Debug, Default)]
+struct FileState {
+    readings: Vec<Reading>,
+    verdicts: Vec<Verdict>,
+    /// Whether it could be parsed at any time since the start.
+    was_good: bool,
+}
+
+impl State {
+    pub(super) fn new(options: Options) -> Self {
+        let (intern, files, in_force) = Default::default();
+        Self { options, intern, files, in_force }
+    }
+
+    /// Folds a reading of all files in, and compiles what is in force now.
+    pub(super) fn fold(&mut self, contents: BTreeMap<Arc<str>, Content>) -> (Compiled, Status) {
+        self.files.retain(|path, _| contents.contains_key(path));
+        for (path, content) in contents {
+            match content {
+                Content::Unchanged => {}
+                Content::Text(text) => self.parse(&path, &text),
+                Content::Unreadable(reason) => self.refuse(&path, 0, &reason),
+            }
+        }
+        let mut verdicts = Vec::new();
+        self.settle(&mut verdicts);
+        let objects: Vec<_> = self.in_force.values().cloned().collect();
+        let mut compiled = compile(&objects, &self.options, &mut self.intern);
+        compiled.verdicts.append(&mut verdicts);
+        compiled.verdicts.sort_unstable();
+        compiled.verdicts.dedup();
+        self.intern.sweep();
+        let status = Status {
+            files: self.files.len(),
+            objects: self.in_force.len(),
+            absent_files: self.files.values().filter(|file| !file.was_good).count(),
+        };
+        (compiled, status)
+    }
+
+    fn parse(&mut self, path: &Arc<str>, text: &str) {
+        let documents = match yaml::documents(text) {
+            Ok(documents) => documents,
+            Err(error) => return self.refuse(path, error.line(), &error.to_string()),
+        };
+        let mut file = FileState { was_good: true, ..FileState::default() };
+        for document in &documents {
+            file.readings.extend(object::read(
+                document,
+                path,
+                &self.options,
+                &mut self.intern,
+                &mut file.verdicts,
+            ));
+        }
+        self.files.insert(path.clone(), file);
+    }
+
+    /// Keeps what the file held before it went bad.
+    fn refuse(&mut self, path: &Arc<str>, line: u32, reason: &str) {
+        let file = self.files.entry(path.clone()).or_default();
+        let instead = match file.was_good {
+            true => "the objects that were read from it before stay in force",
+            false => "its objects are absent",
+        };
+        file.verdicts = vec![Verdict {
+            file: path.clone(),
+            line,
+            object: "".into(),
+            field: "".into(),
+            in_force: false,
+            cause: Cause::Unreadable,
+            reason: format!("{reason}; {instead}").into(),
+        }];
+    }
+
+    /// Decides which objects are in force: the first good one of each key, in order of files; else
+    /// the last good version of an invalid one.
+    fn settle(&mut self, verdicts: &mut Vec<Verdict>) {
+        let mut chosen: HashMap<ObjectKey, Arc<Object>> = HashMap::new();
+        let mut invalid: Vec<&ObjectKey> = Vec::new();
+        for file in self.files.values() {
+            verdicts.extend(file.verdicts.iter().cloned());
+            for reading in &file.readings {
+                match reading {
+                    Reading::Nothing => {}
+                    Reading::Invalid(key) => invalid.push(key),
+                    Reading::Good(object) => {
+                        if let Some(first) = chosen.get(&object.key) {
+                            let place = format!("{}:{} comes first", first.file, first.line);
+                            verdicts.push(object.verdict("", Cause::Shadowed, place));
+                        } else {
+                            chosen.insert(object.key.clone(), object.clone());
+                        }
+                    }
+                }
+            }
+        }
+        for key in invalid {
+            let Some(last) = self.in_force.get(key) else { continue };
+            if !chosen.contains_key(key) {
+                let reason = "the last good version of this object stays in force";
+                verdicts.push(last.verdict("", Cause::Invalid, reason));
+                chosen.insert(key.clone(), last.clone());
+            }
+        }
+        self.in_force = chosen;
+    }
+}
