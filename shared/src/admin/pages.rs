@@ -11,10 +11,12 @@ use crate::ready::Ready;
 use crate::telemetry::logging::{Change, Handle};
 use crate::telemetry::metrics::{Exposition, Registry};
 
+type Section = Arc<dyn Fn() -> Value + Send + Sync>;
+
 /// Sections of `/config_dump`, in order: a key, and what says its value at this moment.
 #[derive(Clone, Default)]
 pub struct Dump {
-    sections: Vec<(&'static str, Arc<dyn Fn() -> Value + Send + Sync>)>,
+    sections: Vec<(&'static str, Section)>,
 }
 
 impl Dump {

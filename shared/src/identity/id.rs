@@ -146,6 +146,12 @@ impl fmt::Debug for SpiffeId {
     }
 }
 
+impl serde::Serialize for TrustDomain {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
 impl serde::Serialize for SpiffeId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
