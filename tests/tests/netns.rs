@@ -1,0 +1,13 @@
+//! The suite over real namespaces, real sockets and real programs.
+//! Runs inside namespaces of its own (`harness::enter`); as root and as an ordinary user.
+
+mod netns {
+    pub(crate) mod bare;
+    pub(crate) mod suite;
+}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    harness::enter::main(netns::suite::run)
+}

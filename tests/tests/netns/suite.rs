@@ -1,0 +1,33 @@
+//! The list of tests, and what happens when a program that one needs is missing.
+
+use std::process::ExitCode;
+
+use harness::enter::find;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::bare;
+
+/// A test: its name, the programs that it needs, and its body.
+pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
+
+pub(crate) fn run(args: Vec<String>) -> ExitCode {
+    let mut arguments = Arguments::from_iter(std::iter::once("netns".to_owned()).chain(args));
+    // Each test is a dozen processes: a few at a time, whatever the machine.
+    arguments.test_threads = arguments.test_threads.or(Some(4));
+    let strict = std::env::var_os("CI").is_some();
+    let cases: Vec<Case> = [bare::CASES].concat();
+    let trials = cases.into_iter().map(|case| trial(case, strict)).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial((name, needs, body): Case, strict: bool) -> Trial {
+    let missing: Vec<_> = needs.iter().filter(|program| find(program).is_none()).collect();
+    if missing.is_empty() {
+        return Trial::test(name, move || {
+            body().map_err(|error| Failed::from(format!("{error:#}")))
+        });
+    }
+    eprintln!("IGNORED: {name}: this machine has no {missing:?}");
+    let missing = format!("{missing:?} must be installed where CI is set");
+    Trial::test(name, move || Err(Failed::from(missing))).with_ignored_flag(!strict)
+}
