@@ -166,6 +166,7 @@ fn enter(args: &[String]) -> anyhow::Result<ExitCode> {
     tell.write_all(word)?;
     hear.read_exact(&mut [0]).context("waiting for the id maps")?;
     drop((tell, hear));
+    keep_capabilities().context("keeping capabilities over exec")?;
     let mut init = role_command("init").arg(own_processes).args(rest).spawn()?;
     outlive_interrupts()?;
     Ok(ExitCode::from(code_of(init.wait()?)))
@@ -193,7 +194,6 @@ fn init(args: &[String]) -> anyhow::Result<ExitCode> {
         rustix::process::set_child_subreaper(rustix::process::getpid().into())?;
     }
     let work = mount_work()?;
-    keep_capabilities().context("keeping capabilities over exec")?;
     let program = role_command("inside").arg(&work).args(rest).spawn()?;
     outlive_interrupts()?;
     let code = reap_until(&program)?;
