@@ -15,8 +15,7 @@ pub mod provider;
 
 use std::io;
 
-pub(crate) use config::tls13;
-pub use config::{ALPN, client_config, server_config, server_name};
+pub use config::{ALPN, client_config, server_config, server_name, tls13};
 pub use constraints::{Malformed, UriConstraints, encode_name_constraints};
 pub use peer::{PeerId, peer};
 pub use roots::{Error as RootsError, Roots};

@@ -58,7 +58,7 @@ pub fn server_name() -> ServerName<'static> {
 }
 
 /// `builder` for TLS 1.3 alone.
-pub(crate) fn tls13<S: ConfigSide>(
+pub fn tls13<S: ConfigSide>(
     builder: ConfigBuilder<S, rustls::WantsVersions>,
 ) -> ConfigBuilder<S, WantsVerifier> {
     builder.with_protocol_versions(&[&TLS13]).expect("the provider has suites of TLS 1.3")
