@@ -1,1 +1,3 @@
-//! Culvert.
+//! Culvert's HTTP proxy. This version parses its command line and says that it does not serve yet.
+
+pub mod app;

@@ -1,7 +1,9 @@
 //! The pages that both proxies have.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use http::{Method, StatusCode, header};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -11,7 +13,7 @@ use crate::ready::Ready;
 use crate::telemetry::logging::{Change, Handle};
 use crate::telemetry::metrics::{Exposition, Registry};
 
-type Section = Arc<dyn Fn() -> Value + Send + Sync>;
+type Section = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
 
 /// Sections of `/config_dump`, in order: a key, and what says its value at this moment.
 #[derive(Clone, Default)]
@@ -23,22 +25,31 @@ impl Dump {
     /// Adds a section. It must not show secrets, nor block.
     #[must_use]
     pub fn section(
-        mut self,
+        self,
         key: &'static str,
         value: impl Fn() -> Value + Send + Sync + 'static,
     ) -> Self {
-        self.sections.push((key, Arc::new(value)));
+        self.asked(key, move || std::future::ready(value()))
+    }
+
+    /// Adds a section whose value must be asked for.
+    #[must_use]
+    pub fn asked<F, Fut>(mut self, key: &'static str, value: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Value> + Send + 'static,
+    {
+        self.sections.push((key, Arc::new(move || Box::pin(value()))));
         self
     }
 
     /// All sections as one object.
-    #[must_use]
-    pub fn json(&self) -> Value {
-        self.sections
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), value()))
-            .collect::<Map<_, _>>()
-            .into()
+    pub async fn json(&self) -> Value {
+        let mut all = Map::new();
+        for (key, value) in &self.sections {
+            all.insert((*key).to_owned(), value().await);
+        }
+        all.into()
     }
 }
 
@@ -46,7 +57,10 @@ impl Dump {
 #[must_use]
 pub fn admin(dump: Dump, log: Option<Handle>, quit: mpsc::UnboundedSender<()>) -> Pages {
     let pages = Pages::default()
-        .get("/config_dump", move |_| Reply::json(&dump.json()))
+        .with("/config_dump", Method::GET, move |_| {
+            let dump = dump.clone();
+            async move { Reply::json(&dump.json().await) }
+        })
         .post("/logging", move |call| logging(log.as_ref(), &call))
         .post("/quitquitquit", move |_| {
             // Nobody listens any more: the process is going already.

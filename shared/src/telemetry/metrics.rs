@@ -58,6 +58,14 @@ impl Registry {
         Ok(self.metrics.register(Box::new(collector))?)
     }
 
+    /// Adds families whose kinds are not known here.
+    ///
+    /// # Errors
+    /// A family of that name is there already.
+    pub fn register_all(&self, collectors: Vec<Box<dyn Collector>>) -> Result<(), Error> {
+        Ok(collectors.into_iter().try_for_each(|collector| self.metrics.register(collector))?)
+    }
+
     /// All samples of this moment as text.
     ///
     /// # Errors
