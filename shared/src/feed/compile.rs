@@ -33,6 +33,8 @@ pub struct Options {
     pub root_namespace: Arc<str>,
     /// The node whose pods are served here; without one there are no local pods.
     pub node: Option<Arc<str>>,
+    /// A pod (namespace, name) that is served here wherever it runs: dedicated mode.
+    pub pod: Option<(Arc<str>, Arc<str>)>,
 }
 
 impl Default for Options {
@@ -43,6 +45,7 @@ impl Default for Options {
             cluster_domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
             node: None,
+            pod: None,
         }
     }
 }

@@ -38,7 +38,11 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
             world.verdicts.push(object.verdict("spec", Cause::Risk, reason));
         }
         let Some(workload) = workload(world, compiled, object, pod, enrolled) else { continue };
-        let local = world.options.node.as_ref().is_some_and(|node| *node == pod.node);
+        let named = |(namespace, name): &(Arc<str>, Arc<str>)| {
+            *namespace == object.key.namespace && *name == object.key.name
+        };
+        let local = world.options.node.as_ref().is_some_and(|node| *node == pod.node)
+            || world.options.pod.as_ref().is_some_and(named);
         if local && !pod.host_network {
             compiled.local_pods.push(local_pod(object, pod, &workload, enrolled));
         }
