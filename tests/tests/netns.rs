@@ -3,6 +3,8 @@
 
 mod netns {
     pub(crate) mod bare;
+    pub(crate) mod captured;
+    pub(crate) mod redirect;
     pub(crate) mod suite;
 }
 

@@ -222,13 +222,15 @@ pub fn remove(namespace: &Namespace) -> Result<(), Error> {
     tables
 }
 
-/// Whether `namespace` has any table of capture, ours or istio-cni's.
+/// Whether `namespace` has anything of capture, ours or istio-cni's: a table, a rule or route of
+/// the way back.
 ///
 /// # Errors
-/// [`Error::Enter`], [`Error::Tables`].
+/// [`Error`] names what could not be looked at.
 pub fn is_captured(namespace: &Namespace) -> Result<bool, Error> {
-    let mut filter = Inside::open(namespace)?.filter;
-    nft::any_exists(&mut filter, &[NAT, MANGLE]).map_err(Error::Tables)
+    let Inside { mut filter, mut routing, .. } = Inside::open(namespace)?;
+    Ok(nft::any_exists(&mut filter, &[NAT, MANGLE]).map_err(Error::Tables)?
+        || route::is_present(&mut routing).map_err(Error::Routing)?)
 }
 
 /// The addresses that `namespace` holds.

@@ -18,6 +18,9 @@ const LOOPBACK: u32 = 1;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 
+/// `struct rtmsg`, and `struct fib_rule_hdr` alike.
+const RTMSG_BYTES: usize = 12;
+
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ADDRESS: u16 = 22;
@@ -52,6 +55,28 @@ pub(super) fn remove(netlink: &mut Netlink) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether rule or route of [`add`] is there, of either family.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn is_present(netlink: &mut Netlink) -> io::Result<bool> {
+    const GET_ROUTE: u16 = 26;
+    const GET_RULE: u16 = 34;
+    let all =
+        |kind| Message { kind, flags: 0, header: vec![0; RTMSG_BYTES], attributes: Vec::new() };
+    let ours = |entries: Vec<Vec<u8>>, wanted: &[Attribute]| {
+        entries.iter().any(|entry| {
+            let attributes = entry.get(RTMSG_BYTES..).unwrap_or_default();
+            wanted.iter().all(|attribute| attribute.is_in(attributes))
+        })
+    };
+    let table = || Attribute::native(15, TABLE.into());
+    let rules = netlink.dump(all(GET_RULE))?;
+    let routes = netlink.dump(all(GET_ROUTE))?;
+    Ok(ours(rules, &[table(), Attribute::native(10, RETURN_MARK)])
+        || ours(routes, &[table(), Attribute::native(4, LOOPBACK)]))
 }
 
 fn removed(result: io::Result<()>) -> io::Result<bool> {
