@@ -11,5 +11,6 @@ pub mod netlink;
 pub mod netns;
 pub mod pod;
 pub mod process;
+pub mod proxies;
 pub mod role;
 mod sys;

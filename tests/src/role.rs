@@ -26,6 +26,7 @@ pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
         "load" => block_on(load::run(parse(role, args))),
         "tick" => block_on(tick::run(parse(role, args))),
         "hold" => block_on(hold::run(parse(role, args))),
+        "stay" => block_on(stay(parse(role, args))),
         "sniff" => sniff::run(&parse(role, args)),
         _ => Err(anyhow::anyhow!("there is no role {role:?}")),
     };
@@ -44,6 +45,20 @@ fn with_name(name: &str, args: Vec<String>) -> Vec<String> {
 
 fn parse<T: Parser>(role: &str, args: Vec<String>) -> T {
     T::parse_from(with_name(role, args))
+}
+
+/// A process by which a person finds a pod.
+#[derive(Debug, clap::Parser)]
+struct Stay {
+    /// The pod's name, for `pgrep`.
+    #[arg(long)]
+    pod: String,
+}
+
+async fn stay(stay: Stay) -> anyhow::Result<()> {
+    asked_to_end().await;
+    drop(stay.pod);
+    Ok(())
 }
 
 /// A role is one thread.
