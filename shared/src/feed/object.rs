@@ -130,6 +130,8 @@ pub(crate) fn read(
     if root.text("kind").is_some_and(|kind| kind.ends_with("List")) && root.has("items") {
         root.foreign(&["apiVersion", "metadata"]);
         let items = root.each("items");
+        // Each of them accounts for its own fields.
+        root.foreign(&["items"]);
         root.finish();
         report(file, "List", problems.take(), verdicts);
         return items
