@@ -41,7 +41,7 @@ pub use serve::{Bound, run};
 /// What the authority needs to know.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The mesh directory: which pods run on which node.
+    /// The mesh directory, for whoever feeds it to [`MeshPods`].
     pub mesh: PathBuf,
     /// Where root and tokens are kept; nobody else may read it.
     pub state: PathBuf,
@@ -104,13 +104,4 @@ pub enum Error {
     /// The node's name is not one, or the random generator has failed.
     #[error("make a join token for {0:?}: the name must be a DNS-1123 name")]
     Token(String),
-    /// The mesh directory cannot be read.
-    #[error("read the mesh directory {}", path.display())]
-    Mesh {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
 }

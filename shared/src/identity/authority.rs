@@ -69,7 +69,7 @@ pub enum Error {
     /// What came back has expired already.
     #[error("certificate for {0} has expired")]
     Expired(SpiffeId),
-    /// The store has ended.
-    #[error("certificate store has ended")]
+    /// The identity was forgotten while somebody waited, or the store has ended.
+    #[error("certificate is not kept any more")]
     Closed,
 }

@@ -205,6 +205,27 @@ fn a_constrained_root_serves_its_trust_domain_and_no_other() {
     assert!(refusal(result).contains("NameConstraintViolation"));
 }
 
+/// Why `ztunnel ca --root-constraints off` exists (docs/ca.md). When this fails, webpki has learnt
+/// URI constraints, and the splitting in `tls::constraints` can go.
+#[test]
+fn peers_with_webpki_alone_refuse_a_constrained_root() {
+    let ca = TestCa::constrained(&TrustDomain::default());
+    let mut store = rustls::RootCertStore::empty();
+    store.add(ca.root().clone()).unwrap();
+    let provider = provider::provider();
+    let verify = |certificate: &WorkloadCertificate| {
+        let leaf = rustls::server::ParsedCertificate::try_from(&certificate.chain()[0]).unwrap();
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &leaf,
+            &store,
+            &[],
+            rustls::pki_types::UnixTime::now(),
+            provider.signature_verification_algorithms.all,
+        )
+    };
+    verify(&ca.issue(&id(WEB))).unwrap_err();
+}
+
 #[test]
 fn both_roots_count_while_a_mesh_changes_its_root() {
     let (old, new) = (ca(), ca());

@@ -12,8 +12,8 @@ const RATE: f64 = 200.0;
 /// Requests that a node may make at once: a node with many pods that starts.
 const BURST: f64 = 1000.0;
 
-/// Requests per second, over all callers, that may come with a bad token. Each costs a file look-up.
-const BAD_TOKEN_RATE: f64 = 50.0;
+/// Requests per second, over all callers, without a valid token that are answered in full.
+const STRANGERS: f64 = 50.0;
 
 /// One allowance.
 #[derive(Debug)]
@@ -38,19 +38,12 @@ impl Limits {
         bucket.take(RATE, BURST, now)
     }
 
-    /// Whether a stranger may still try.
-    pub(super) fn strangers_may_try(&self, now: Instant) -> bool {
+    /// Takes one from the allowance of those who come without a valid token. It bounds what they
+    /// can write into the log; nobody with a token ever waits for them.
+    pub(super) fn admit_stranger(&self, now: Instant) -> bool {
         let mut strangers = self.strangers.lock();
-        let bucket = strangers.get_or_insert(Bucket { left: BAD_TOKEN_RATE, filled: now });
-        bucket.fill(BAD_TOKEN_RATE, BAD_TOKEN_RATE, now);
-        bucket.left >= 1.0
-    }
-
-    /// Notes that somebody has come with a bad token.
-    pub(super) fn stranger(&self, now: Instant) {
-        if let Some(bucket) = self.strangers.lock().as_mut() {
-            bucket.take(BAD_TOKEN_RATE, BAD_TOKEN_RATE, now);
-        }
+        let bucket = strangers.get_or_insert(Bucket { left: STRANGERS, filled: now });
+        bucket.take(STRANGERS, STRANGERS, now)
     }
 }
 
@@ -87,14 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn strangers_share_one_allowance() {
+    fn strangers_share_one_allowance_and_take_nothing_from_nodes() {
         let (limits, now) = (Limits::default(), Instant::now());
-        let mut tries = 0;
-        while limits.strangers_may_try(now) {
-            limits.stranger(now);
-            tries += 1;
-        }
-        assert_eq!(tries, 50);
-        assert!(limits.strangers_may_try(now + Duration::from_secs(1)));
+        assert_eq!((0..100).filter(|_| limits.admit_stranger(now)).count(), 50);
+        assert!(limits.admit("a", now));
+        assert!(limits.admit_stranger(now + Duration::from_secs(1)));
     }
 }

@@ -20,6 +20,9 @@ use super::limit::Limits;
 use super::root::Root;
 use super::tokens::Tokens;
 
+/// A name in a log line is cut here; a real one is at most 530 bytes.
+const LONGEST_LOGGED: usize = 600;
+
 /// The service. One for all connections.
 #[derive(Clone)]
 pub(super) struct Service {
@@ -43,14 +46,13 @@ impl IstioCertificateService for Service {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let caller = request.extensions().get::<Caller>().map(|caller| caller.0.to_string());
         let caller = caller.unwrap_or_default();
-        let node = self.authenticate(&request)?;
-        let Some(node) = node else {
-            warn!(code = Refusal::Token.code(), caller, "certificate refused");
-            return Err(status(&Refusal::Token));
+        let Some(node) = self.authenticate(&request)? else {
+            return Err(self.turn_away(&caller));
         };
         let asked = request.get_ref();
         let identity = identity(asked.metadata.as_ref());
         let name = identity.unwrap_or_default();
+        let name = name.get(..LONGEST_LOGGED).unwrap_or(name);
         match self.certificate(&node, asked, identity)? {
             Ok((issued, chain)) => {
                 let (code, serial) = ("CA_ISSUED", issued.serial);
@@ -71,25 +73,24 @@ impl IstioCertificateService for Service {
 impl Service {
     /// The node whose valid token came with the request.
     fn authenticate<T>(&self, request: &Request<T>) -> Result<Option<Box<str>>, Status> {
-        let now = Instant::now();
-        if !self.limits.strangers_may_try(now) {
-            return Err(status(&Refusal::Busy));
-        }
         let credential: Option<Credential> = request
             .metadata()
             .get("authorization")
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
             .and_then(|value| value.parse().ok());
-        let accepted = match &credential {
-            Some(credential) => self.tokens.accept(credential).map_err(|error| internal(&error))?,
-            None => false,
+        let Some(credential) = credential else { return Ok(None) };
+        let accepted = self.tokens.accept(&credential).map_err(|error| internal(&error))?;
+        Ok(accepted.then(|| credential.node().into()))
+    }
+
+    fn turn_away(&self, caller: &str) -> Status {
+        let refusal = match self.limits.admit_stranger(Instant::now()) {
+            true => Refusal::Token,
+            false => return status(&Refusal::Busy),
         };
-        if !accepted {
-            self.limits.stranger(now);
-            return Ok(None);
-        }
-        Ok(credential.map(|credential| credential.node().into()))
+        warn!(code = refusal.code(), caller, "certificate refused");
+        status(&refusal)
     }
 
     fn certificate(

@@ -70,7 +70,7 @@ impl Tokens {
     /// When they cannot be read.
     pub fn list(&self) -> Result<Vec<Token>, Error> {
         let names = self.state.names()?;
-        Ok(names.iter().filter_map(|name| self.find(name).transpose()).collect::<Result<_, _>>()?)
+        names.iter().filter_map(|name| self.find(name).transpose()).collect()
     }
 
     /// Revokes the token with the id `which`, or all tokens of the node `which`. Returns how many.
