@@ -12,6 +12,7 @@ mod roots;
 mod verify;
 
 pub mod provider;
+mod stream;
 
 use std::io;
 
@@ -19,6 +20,7 @@ pub use config::{ALPN, client_config, server_config, server_name, tls13};
 pub use constraints::{Malformed, UriConstraints, encode_name_constraints};
 pub use peer::{PeerId, peer};
 pub use roots::{Error as RootsError, Roots};
+pub use stream::{Stream, accept, connect};
 
 /// Why a TLS connection cannot be used.
 #[derive(Debug, thiserror::Error)]

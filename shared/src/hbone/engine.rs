@@ -15,6 +15,8 @@ mod keepalive;
 mod receive;
 mod settings;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+use crate::tls;
+
 /// A reliable byte stream that hands out what it read without a copy.
 pub trait Transport: 'static {
     /// The next bytes; empty at the end of the stream.
@@ -47,5 +49,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Plain<T> {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Transport for tls::Stream<T> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        tls::Stream::poll_read(self, cx)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut BytesMut) -> Poll<io::Result<()>> {
+        tls::Stream::poll_write(self, cx, output)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        tls::Stream::poll_shutdown(self, cx)
     }
 }

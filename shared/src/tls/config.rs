@@ -31,6 +31,7 @@ pub fn server_config(
     // No resumption: every connection proves both certificates as they are now.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true; // records are protected in `tls::stream`
     config
 }
 
@@ -49,6 +50,7 @@ pub fn client_config(
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
+    config.enable_secret_extraction = true; // records are protected in `tls::stream`
     config
 }
 
