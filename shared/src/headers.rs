@@ -6,9 +6,11 @@
 //! Source: Istio ztunnel `baggage`, `hbone`; spec L4 §2.4 and §2.6.
 
 mod baggage;
+mod cause;
 mod forwarded;
 mod traceparent;
 
 pub use baggage::{BAGGAGE, Baggage};
+pub use cause::{CAUSE, cause, refusal};
 pub use forwarded::{FORWARDED, FORWARDED_NETWORK, Forwarded};
 pub use traceparent::{TRACEPARENT, TraceParent};

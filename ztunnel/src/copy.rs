@@ -15,7 +15,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-pub use endpoint::{Abort, Cut, Endpoint, Received};
+pub use endpoint::{Abort, Cut, Endpoint, Received, Upstream};
 
 use direction::{Direction, Fault};
 
@@ -49,10 +49,12 @@ pub struct Error {
 }
 
 /// Copies until both directions have ended or one of them fails.
+///
+/// Dropped before that, it closes like [`abort`](Self::abort): a side whose stream was not delivered
+/// to its end sees a reset, so that it cannot take a part for the whole.
 #[must_use = "a copy does nothing unless polled"]
 pub struct Copy<'a, N: Endpoint, F: Endpoint> {
-    near: N,
-    far: F,
+    sides: Option<(N, F)>,
     forward: Direction,
     back: Direction,
     counters: &'a Counters,
@@ -61,17 +63,22 @@ pub struct Copy<'a, N: Endpoint, F: Endpoint> {
 impl<'a, N: Endpoint, F: Endpoint> Copy<'a, N, F> {
     /// Joins `near` and `far`.
     pub fn new(near: N, far: F, counters: &'a Counters) -> Self {
-        Self { near, far, forward: Direction::default(), back: Direction::default(), counters }
+        let (forward, back) = (Direction::default(), Direction::default());
+        Self { sides: Some((near, far)), forward, back, counters }
     }
 
-    /// Closes both sides after a failure or a decision to stop. A side whose stream was not
-    /// delivered to its end sees a reset, so that it cannot take the rest for the whole.
-    pub fn abort(self, near: Abort, far: Abort) {
+    /// Closes both sides after a failure or a decision to stop.
+    pub fn abort(mut self, near: Abort) {
+        self.close(near);
+    }
+
+    fn close(&mut self, how: Abort) {
+        let Some((near, far)) = self.sides.take() else { return };
         if !self.back.is_done() {
-            self.near.abort(near);
+            near.abort(how);
         }
         if !self.forward.is_done() {
-            self.far.abort(far);
+            far.abort(Abort::Cut);
         }
     }
 
@@ -81,15 +88,22 @@ impl<'a, N: Endpoint, F: Endpoint> Copy<'a, N, F> {
     }
 }
 
+impl<N: Endpoint, F: Endpoint> Drop for Copy<'_, N, F> {
+    fn drop(&mut self) {
+        self.close(Abort::Cut);
+    }
+}
+
 impl<N: Endpoint, F: Endpoint> Future for Copy<'_, N, F> {
     type Output = Result<(), Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let forward = this.forward.poll(cx, &mut this.near, &mut this.far, &this.counters.forward);
+        let Some((near, far)) = &mut this.sides else { return Poll::Ready(Ok(())) };
+        let forward = this.forward.poll(cx, near, far, &this.counters.forward);
         // Also after a failure: a server may answer and hang up while the client still sends, and
         // that answer is already here.
-        let back = this.back.poll(cx, &mut this.far, &mut this.near, &this.counters.back);
+        let back = this.back.poll(cx, far, near, &this.counters.back);
         let error = match (forward, back) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             (Poll::Ready(Err(Fault::Source(cut))), _) => Error { side: Side::Near, cut },

@@ -16,6 +16,7 @@ pub mod config;
 pub mod copy;
 pub mod inbound;
 pub mod metrics;
+pub mod node;
 pub mod outbound;
 pub mod outcome;
 pub mod pods;

@@ -1,3 +1,110 @@
 //! Life of a connection that an application opens.
+//!
+//! accepted → original destination → `resolve` → a route → `connect` → copy → one line in the log
+//!
+//! Invariants: the destination's own refusal (400, 401) is final; anything else before the tunnel
+//! stands goes to another endpoint, at most three; after it stands, nothing is repeated.
+//! Source: spec L4 §3.
 
+pub(crate) mod connect;
+pub mod dial;
 pub mod resolve;
+mod tunnel;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::StatusCode;
+use shared::hbone;
+use shared::telemetry::access::Direction;
+use tokio::net::TcpStream;
+
+use crate::copy::{Abort, Copy, Endpoint};
+use crate::metrics::{self, ConnectionLog};
+use crate::node::OnWorker;
+use crate::outcome::{self, Outcome};
+use crate::pods::{Pod, PodName};
+use crate::redirect::sockets;
+
+/// Why a connection of an application does not reach its destination.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The mesh does not have the pod's workload, also not after a while.
+    #[error("unknown source: {0}")]
+    SourceUnknown(PodName),
+    /// There is no way.
+    #[error(transparent)]
+    Unroutable(#[from] resolve::Unroutable),
+    /// The name of a workload outside the mesh has no address.
+    #[error("dns lookup of {name} failed: {source}")]
+    Name {
+        /// Which name.
+        name: Arc<str>,
+        /// What the resolver says.
+        source: io::Error,
+    },
+    /// A plain connection failed.
+    #[error("connection failed: {0}")]
+    Connect(#[source] io::Error),
+    /// A plain connection was not answered.
+    #[error("connection failed: timed out")]
+    ConnectTimeout,
+    /// No tunnel connection could be made.
+    #[error("{0}")]
+    Dial(#[source] Rc<dial::Error>),
+    /// The tunnel connection failed before the peer answered.
+    #[error("h2 failed: {0}")]
+    Tunnel(#[source] hbone::Error),
+    /// The peer's proxy refused; its own name for the cause, where it says one.
+    #[error("http status: {}{}", .status.as_u16(), named(.cause))]
+    Status {
+        /// What it answered.
+        status: StatusCode,
+        /// Why, in its words.
+        cause: Option<Box<str>>,
+    },
+}
+
+fn named(cause: &Option<Box<str>>) -> String {
+    cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default()
+}
+
+/// Serves a connection that was captured on its way out of `pod`.
+pub async fn serve(worker: Rc<OnWorker>, pod: Arc<Pod>, socket: TcpStream, peer: SocketAddr) {
+    match sockets::original_destination(&socket) {
+        Ok(destination) => carry(&worker, &pod, socket, (peer, destination)).await,
+        Err(error) => tracing::debug!(src = %peer, %error, "connection ended before it was served"),
+    }
+}
+
+/// Carries `socket`, opened by `from`, to where it wanted to go: the second of `ends`.
+pub async fn carry(
+    worker: &Rc<OnWorker>,
+    pod: &Arc<Pod>,
+    socket: TcpStream,
+    ends: (SocketAddr, SocketAddr),
+) {
+    let connected = match connect::reach(worker, pod, ends).await {
+        Ok(connected) => connected,
+        Err(failed) => {
+            let outcome = Outcome::from(&failed.error);
+            match failed.story {
+                Some(story) => story.fail(worker, outcome, &failed.error),
+                None => {
+                    metrics::refuse(worker, Direction::Outbound, ends, outcome, &failed.error);
+                }
+            }
+            // The application has long been connected: a reset says best that it is not.
+            socket.abort(Abort::Cut);
+            return;
+        }
+    };
+    let log = ConnectionLog::open(worker, connected.story);
+    let ended = Copy::new(socket, connected.upstream, log.counters()).await;
+    match ended.as_ref().err().and_then(|error| Some((outcome::of_copy(error)?, error))) {
+        Some((outcome, error)) => log.close(Err((outcome, error))),
+        None => log.close(Ok(())),
+    }
+}

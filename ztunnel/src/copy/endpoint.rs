@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use shared::hbone::{Reason, Stream, StreamError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -34,7 +35,7 @@ pub enum Cut {
     Io(#[source] io::Error),
     /// The tunnel failed.
     #[error("h2 failed: {0}")]
-    Tunnel(#[source] Box<dyn std::error::Error>),
+    Tunnel(#[source] StreamError),
 }
 
 /// What the other end should learn from the way a side is closed.
@@ -100,6 +101,93 @@ impl Endpoint for TcpStream {
     fn abort(self, _: Abort) {
         // Without a lingering close the kernel sends RST instead of FIN.
         let _ = self.set_zero_linger();
+    }
+}
+
+impl Endpoint for Stream {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Received, Cut>> {
+        let bytes = ready!(self.poll_recv(cx)).map_err(stream_cut)?;
+        Poll::Ready(Ok(bytes.map_or(Received::End, Received::Shared)))
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>> {
+        self.poll_send(cx, bytes).map_err(stream_cut)
+    }
+
+    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        self.send_end();
+        Poll::Ready(Ok(()))
+    }
+
+    fn consumed(&mut self, length: usize) {
+        self.consumed(length);
+    }
+
+    fn abort(mut self, how: Abort) {
+        self.reset(match how {
+            Abort::Cut => Reason::CANCEL,
+            Abort::Undelivered => Reason::REFUSED_STREAM,
+        });
+    }
+}
+
+/// Either kind of side that we open.
+#[derive(Debug)]
+pub enum Upstream {
+    /// A socket.
+    Socket(TcpStream),
+    /// A tunnel.
+    Tunnel(Stream),
+}
+
+impl Endpoint for Upstream {
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Received, Cut>> {
+        match self {
+            Self::Socket(socket) => Endpoint::poll_recv(socket, cx, scratch),
+            Self::Tunnel(stream) => Endpoint::poll_recv(stream, cx, scratch),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>> {
+        match self {
+            Self::Socket(socket) => Endpoint::poll_send(socket, cx, bytes),
+            Self::Tunnel(stream) => Endpoint::poll_send(stream, cx, bytes),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        match self {
+            Self::Socket(socket) => Endpoint::poll_end(socket, cx),
+            Self::Tunnel(stream) => Endpoint::poll_end(stream, cx),
+        }
+    }
+
+    fn consumed(&mut self, length: usize) {
+        match self {
+            Self::Socket(_) => {}
+            Self::Tunnel(stream) => stream.consumed(length),
+        }
+    }
+
+    fn abort(self, how: Abort) {
+        match self {
+            Self::Socket(socket) => Endpoint::abort(socket, how),
+            Self::Tunnel(stream) => Endpoint::abort(stream, how),
+        }
+    }
+}
+
+fn stream_cut(error: StreamError) -> Cut {
+    match error {
+        StreamError::Reset(Reason::REFUSED_STREAM) => Cut::Undelivered,
+        StreamError::Reset(Reason::NO_ERROR | Reason::CANCEL) | StreamError::BrokenPipe => {
+            Cut::Reset
+        }
+        StreamError::Reset(_) | StreamError::Connection(_) => Cut::Tunnel(error),
     }
 }
 

@@ -71,9 +71,19 @@ async fn reset_passes_on_as_reset() {
     let error = (&mut copy).await.unwrap_err();
     assert_eq!(error.side, Side::Near);
     assert!(matches!(error.cut, Cut::Reset));
-    copy.abort(Abort::Cut, Abort::Cut);
+    copy.abort(Abort::Cut);
     let seen = server.read(&mut [0; 1]).await.unwrap_err();
     assert_eq!(seen.kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn dropped_copy_does_not_look_like_an_end() {
+    let (mut client, near, far, mut server) = joined().await;
+    drop(Copy::new(near, far, &Counters::default()));
+    for socket in [&mut client, &mut server] {
+        let seen = socket.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(seen.kind(), ErrorKind::ConnectionReset);
+    }
 }
 
 #[tokio::test]

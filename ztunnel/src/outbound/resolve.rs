@@ -272,6 +272,22 @@ fn to_waypoint<'a>(
     }))
 }
 
+/// Whether `source` is an instance of a waypoint in front of `workload` or of one of its services.
+pub fn is_waypoint_of(mesh: &Mesh, source: &Workload, workload: &Workload) -> bool {
+    let own = workload.waypoint.iter().map(|waypoint| &**waypoint);
+    let of_services = mesh.services_of(workload).flat_map(|service| gateway::of_service(service));
+    own.chain(of_services).any(|waypoint| gateway::is_instance(mesh, source, waypoint))
+}
+
+/// Whether `address` belongs to a service or workload that `workload` is a waypoint of.
+pub fn fronts(mesh: &Mesh, workload: &Workload, address: IpAddr) -> bool {
+    let is_instance = |waypoint: &GatewayAddress| gateway::is_instance(mesh, workload, waypoint);
+    let service = mesh.service_by_vip(&workload.network, address, None);
+    let behind = mesh.workload_by_addr(&workload.network, address);
+    service.is_some_and(|service| gateway::of_service(service).any(is_instance))
+        || behind.and_then(|behind| behind.waypoint.as_deref()).is_some_and(is_instance)
+}
+
 /// The services that `workload` is an endpoint of include `key`.
 fn is_endpoint(workload: &Workload, key: &ServiceKey) -> bool {
     workload.services.iter().any(|(service, _)| service == key)

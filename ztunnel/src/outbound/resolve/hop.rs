@@ -9,7 +9,7 @@ use shared::mesh::{IpFamilies, Mesh, Protocol, Service, Workload};
 
 use crate::outbound::resolve::candidates::{Candidate, Wanted};
 use crate::outbound::resolve::{
-    Endpoints, GatewayName, Kind, OWN_PORTS, Query, Trouble, Unroutable, gateway,
+    Endpoints, GatewayName, Kind, OWN_PORTS, Query, Trouble, Unroutable, gateway, is_waypoint_of,
 };
 
 /// The port of every ztunnel and waypoint for tunnels.
@@ -187,10 +187,7 @@ fn required_waypoint(
     let Some(waypoint) = workload.waypoint.as_ref().filter(|_| workload.require_waypoint) else {
         return Ok(None);
     };
-    let own = |waypoint| gateway::is_instance(mesh, query.source, waypoint);
-    if own(waypoint)
-        || mesh.services_of(workload).flat_map(|service| gateway::of_service(service)).any(own)
-    {
+    if is_waypoint_of(mesh, query.source, workload) {
         return Ok(None);
     }
     let fail = |trouble| Unroutable::Waypoint(GatewayName((**waypoint).clone()), trouble);

@@ -1,0 +1,173 @@
+//! One CONNECT stream: from its target to the application.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+use shared::authz::Permit;
+use shared::hbone::{self, Incoming};
+use shared::headers::{BAGGAGE, Baggage, FORWARDED_NETWORK, Forwarded, TraceParent, refusal};
+use shared::mesh::{Mesh, Workload};
+use shared::telemetry::access::Direction;
+use shared::telemetry::traffic::Security;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::inbound::target::{Authority, Delivery, Listener};
+use crate::inbound::tunnel::Tunnel;
+use crate::inbound::{Error, application, proxy_protocol};
+use crate::metrics::{self, ConnectionLog, Story};
+use crate::node::permits::{Case, Watch};
+use crate::outcome::Outcome;
+
+/// What a stream needs to be connected.
+struct Admitted {
+    permit: Permit,
+    watch: Watch,
+    delivery: Delivery,
+}
+
+/// Serves a stream until it ends.
+pub(super) async fn serve(tunnel: &Tunnel, mut incoming: Incoming) {
+    let Some(workload) = tunnel.worker.workload(&tunnel.pod).await else {
+        return refuse(
+            tunnel,
+            incoming,
+            None,
+            &Error::WorkloadUnknown(tunnel.pod.workload.clone()),
+        );
+    };
+    let (story, admitted) = match admit(tunnel, &workload, &incoming) {
+        Ok(prepared) => prepared,
+        Err(error) => return refuse(tunnel, incoming, None, &error),
+    };
+    let Admitted { permit, watch, delivery } = match admitted {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(tunnel, incoming, Some(&story), &error),
+    };
+    let connected = tokio::select! {
+        connected = connect(tunnel, &permit, &delivery) => connected,
+        () = incoming.cancelled() => Err(Error::ClientGone),
+        denial = watch.revoked() => Err(denial.into()),
+    };
+    let application = match connected {
+        Ok(application) => application,
+        Err(error) => return refuse(tunnel, incoming, Some(&story), &error),
+    };
+    let mut headers = HeaderMap::new();
+    if tunnel.worker.config().response_baggage {
+        headers.insert(BAGGAGE, Baggage::describe(&workload));
+    }
+    let log = ConnectionLog::open(&tunnel.worker, story);
+    application::run(incoming.accept(&headers), application, watch, log).await;
+}
+
+/// Checks the target and decides. The outer error is one before anything is known about the
+/// destination; then there is no story to tell.
+fn admit(
+    tunnel: &Tunnel,
+    workload: &Arc<Workload>,
+    incoming: &Incoming,
+) -> Result<(Story, Result<Admitted, Error>), Error> {
+    let request = incoming.request();
+    let authority: Authority = request.authority.parse()?;
+    let mesh = tunnel.worker.node.mesh.load();
+    let listener = Listener {
+        workload,
+        addresses: &tunnel.pod.ips,
+        local: tunnel.local.ip(),
+        loopback: tunnel.worker.config().loopback_app_tunnel,
+    };
+    let delivery = listener.deliver(&mesh, &authority)?;
+    let case = Case {
+        workload: Arc::clone(workload),
+        peer: Some(tunnel.peer.id().clone()),
+        source_ip: tunnel.from.ip(),
+        destination: delivery.application,
+    };
+    let named = Forwarded::parse(&request.headers).host;
+    let service = delivery
+        .service
+        .clone()
+        .or_else(|| listener.guess_service(&mesh, delivery.application, named.as_deref()));
+    let story = Story {
+        direction: Direction::Inbound,
+        source_addr: tunnel.from,
+        source_identity: Some(tunnel.peer.id().clone()),
+        original: delivery.application,
+        destination_addr: Some(tunnel.local),
+        authority: Some(request.authority.clone()),
+        destination: Some(Arc::clone(workload)),
+        service,
+        security: Security::MutualTls,
+        trace: TraceParent::parse(&request.headers),
+        ..source(tunnel, &mesh, workload, &request.headers)
+    };
+    let admitted = tunnel.worker.permits.admit(&mesh, case);
+    let admitted = admitted.map(|(permit, watch)| Admitted { permit, watch, delivery });
+    Ok((story, admitted.map_err(Error::from)))
+}
+
+/// Who the client is, for labels: by its address, unless it comes from another network through a
+/// gateway, whose address it has; then by what it says.
+fn source(tunnel: &Tunnel, mesh: &Mesh, workload: &Workload, headers: &HeaderMap) -> Story {
+    let foreign = headers.get(FORWARDED_NETWORK).is_some_and(|network| {
+        !network.as_bytes().eq_ignore_ascii_case(workload.network.as_bytes())
+    });
+    let known = mesh.workload_by_addr(&workload.network, tunnel.from.ip());
+    let source = known.filter(|_| !foreign).cloned();
+    let baggage = source.is_none().then(|| Box::new(Baggage::parse(headers)));
+    Story {
+        source,
+        source_baggage: baggage,
+        direction: Direction::Inbound,
+        source_addr: tunnel.from,
+        source_identity: None,
+        original: tunnel.local,
+        destination_addr: None,
+        authority: None,
+        destination: None,
+        service: None,
+        security: Security::MutualTls,
+        trace: None,
+    }
+}
+
+async fn connect(
+    tunnel: &Tunnel,
+    permit: &Permit,
+    delivery: &Delivery,
+) -> Result<TcpStream, Error> {
+    let (to, from) = match delivery.loopback {
+        // Another source than loopback would be dropped on the way to loopback.
+        Some(loopback) => (loopback, None),
+        None => {
+            let keep = tunnel.worker.config().keep_source;
+            (delivery.application, keep.then_some(tunnel.from.ip()))
+        }
+    };
+    let mut socket = application::connect(&tunnel.worker, &tunnel.pod, permit, to, from).await?;
+    if let Some(announced) = delivery.announced {
+        let header = proxy_protocol::header(tunnel.from, announced, Some(tunnel.peer.id()));
+        socket.write_all(&header).await.map_err(Error::Connect)?;
+    }
+    Ok(socket)
+}
+
+/// Tells why, here and to the peer.
+fn refuse(tunnel: &Tunnel, incoming: Incoming, story: Option<&Story>, error: &Error) {
+    let outcome = Outcome::from(error);
+    match story {
+        Some(story) => story.fail(&tunnel.worker, outcome, error),
+        None => {
+            let ends = (tunnel.from, tunnel.local);
+            metrics::refuse(&tunnel.worker, Direction::Inbound, ends, outcome, error);
+        }
+    }
+    debug_assert_ne!(outcome.status(), StatusCode::OK);
+    incoming.refuse(outcome.status(), &refusal(outcome.code()));
+}
+
+/// Whether a tunnel connection ended by a fault of the peer that somebody should know of.
+pub(super) fn is_protocol_error(error: &hbone::Error) -> bool {
+    matches!(error, hbone::Error::Protocol(_))
+}

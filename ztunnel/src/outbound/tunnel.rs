@@ -1,0 +1,106 @@
+//! A stream to a tunnel's destination, pooled; through a gateway a tunnel within it, never pooled.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use shared::hbone::{self, OpenError, Request, Response, Stream};
+use shared::headers::{
+    BAGGAGE, Baggage, FORWARDED, FORWARDED_NETWORK, Forwarded, TRACEPARENT, cause,
+};
+use shared::mesh::Service;
+use shared::tls;
+
+use crate::node::pools::Key;
+use crate::outbound::Error;
+use crate::outbound::connect::Call;
+use crate::outbound::dial::{self, dial};
+use crate::outbound::resolve::{Inner, Tunnel};
+
+/// Opens `tunnel` over a connection to `to`.
+pub(super) async fn open(
+    call: &Call<'_>,
+    tunnel: &Tunnel,
+    to: SocketAddr,
+    service: Option<&Arc<Service>>,
+) -> Result<Stream, Error> {
+    let request =
+        Request { authority: tunnel.authority.to_string().into(), headers: headers(call, service) };
+    let key =
+        Key { source: call.pod.identity.clone(), expected: tunnel.expected.clone(), address: to };
+    let stream = match pooled(call, &key, &request).await {
+        // A pooled connection may have died unseen; nothing was sent on the stream.
+        Err(Error::Tunnel(error)) if is_stale(&error) => pooled(call, &key, &request).await?,
+        result => result?,
+    };
+    match &tunnel.inner {
+        None => Ok(stream),
+        Some(inner) => within(call, stream, inner, request).await,
+    }
+}
+
+async fn pooled(call: &Call<'_>, key: &Key, request: &Request) -> Result<Stream, Error> {
+    let node = &call.worker.node;
+    let dial = || dial(Arc::clone(node), Arc::clone(call.pod), key.clone());
+    let opened =
+        call.worker.pool(call.pod).open(key, request, dial).await.map_err(|error| match error {
+            OpenError::Dial(error) => Error::Dial(error),
+            OpenError::Stream(error) => Error::Tunnel(error),
+            OpenError::Draining => Error::Tunnel(hbone::Error::Closed),
+        })?;
+    granted(opened.response, opened.stream)
+}
+
+fn granted(response: Response, stream: Stream) -> Result<Stream, Error> {
+    if response.status == StatusCode::OK {
+        return Ok(stream);
+    }
+    let cause = cause(&response.headers).map(Into::into);
+    Err(Error::Status { status: response.status, cause })
+}
+
+fn is_stale(error: &hbone::Error) -> bool {
+    matches!(error, hbone::Error::Transport(_) | hbone::Error::PeerClosed | hbone::Error::GoingAway)
+}
+
+/// Pooling would pin all connections to the one endpoint that the gateway chose first
+/// (spec L4 §2.9).
+async fn within(
+    call: &Call<'_>,
+    outer: Stream,
+    inner: &Inner,
+    mut request: Request,
+) -> Result<Stream, Error> {
+    let failed = |error| Error::Dial(Rc::new(error));
+    let certificates = &call.worker.node.certificates;
+    let certificate = certificates
+        .certificate(&call.pod.identity)
+        .await
+        .map_err(|error| failed(dial::Error::Identity(error)))?;
+    let handshake = tls::connect(outer, certificate.client_config(&inner.expected));
+    let (stream, _) = tokio::time::timeout(call.worker.config().handshake_timeout, handshake)
+        .await
+        .map_err(|_| failed(dial::Error::TlsTimeout))?
+        .map_err(|error| failed(dial::Error::Tls(error)))?;
+    let network = HeaderValue::from_str(&call.source.network);
+    request.headers.insert(FORWARDED_NETWORK, network.unwrap_or(HeaderValue::from_static("")));
+    let (client, driver) = hbone::client(stream, call.worker.config().tunnel_client);
+    // Ends with its only stream, since the client is dropped below.
+    tokio::task::spawn_local(async move {
+        if let Err(error) = driver.await {
+            tracing::debug!(%error, "inner tunnel ended");
+        }
+    });
+    let (response, stream) = client.open(&request).await.map_err(Error::Tunnel)?;
+    granted(response, stream)
+}
+
+fn headers(call: &Call<'_>, service: Option<&Arc<Service>>) -> HeaderMap {
+    let host = service.map(|service| &*service.key.hostname);
+    HeaderMap::from_iter([
+        (BAGGAGE, Baggage::describe(&call.source)),
+        (FORWARDED, Forwarded::describe(call.from, host)),
+        (TRACEPARENT, call.trace.header()),
+    ])
+}
