@@ -13,3 +13,6 @@ pub use decide::{Denial, Facts, Permit, Trial, decide, trials};
 pub use policy::{
     Action, Group, Match, Policy, PolicyKey, Rule, Scope, ServiceAccountMatch, StringMatch,
 };
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 
 mod change;
 mod chunks;
+mod dump;
 mod publish;
 #[cfg(any(test, feature = "test-util"))]
 pub mod sample;
@@ -24,3 +25,6 @@ pub use workload::{
     AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap,
     Protocol, Uid, Workload, WorkloadType,
 };
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 /// One authorisation policy.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Namespace and name.
     pub key: PolicyKey,
@@ -22,7 +21,7 @@ pub struct Policy {
 }
 
 /// Namespace and name of a policy.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyKey {
     /// Namespace.
     pub namespace: Arc<str>,
@@ -57,14 +56,14 @@ pub enum Action {
 }
 
 /// Matches if all its rules match; without rules it matches everything.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Group {
     /// All must match.
     pub rules: Vec<Rule>,
 }
 
 /// Matches if any of its matches does; without matches it matches everything.
-#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rule {
     /// Any must match.
     pub matches: Vec<Match>,
@@ -75,33 +74,45 @@ pub struct Rule {
 #[serde(rename_all = "camelCase")]
 pub struct Match {
     /// Namespace of the proved peer; "" without a peer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<StringMatch>,
     /// None of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_namespaces: Vec<StringMatch>,
     /// Identity of the proved peer without `spiffe://`; never matches without a peer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub principals: Vec<StringMatch>,
     /// None of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_principals: Vec<StringMatch>,
     /// Service account of the proved peer, in any trust domain.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub service_accounts: Vec<ServiceAccountMatch>,
     /// None of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_service_accounts: Vec<ServiceAccountMatch>,
     /// TCP peer address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source_ips: Vec<IpNet>,
     /// None of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_source_ips: Vec<IpNet>,
     /// Address of the application socket.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destination_ips: Vec<IpNet>,
     /// None of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_destination_ips: Vec<IpNet>,
     /// Port of the application socket.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destination_ports: Vec<u16>,
     /// None of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_destination_ports: Vec<u16>,
 }
 
 /// How a string of a policy compares.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StringMatch {
     /// Equal.
     Exact(Arc<str>),

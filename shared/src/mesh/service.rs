@@ -10,7 +10,7 @@ use crate::identity::SpiffeId;
 use crate::mesh::GatewayAddress;
 
 /// Namespace and host name of a service.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// Namespace.
     pub namespace: Arc<str>,
@@ -25,7 +25,7 @@ impl fmt::Display for ServiceKey {
 }
 
 /// An address within a network.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetworkAddr {
     /// Network id, "" by default.
     pub network: Arc<str>,
@@ -95,6 +95,7 @@ pub struct Balancing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum BalancingMode {
     /// All endpoints.
+    #[serde(rename = "Standard")]
     Any,
     /// Only endpoints that match every scope.
     Strict,

@@ -78,8 +78,7 @@ pub struct GatewayAddress {
 }
 
 /// How a gateway is named.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum GatewayDestination {
     /// A service or workload by namespace and host name.
     Hostname(ServiceKey),
@@ -98,6 +97,7 @@ pub struct AppTunnel {
 
 /// What precedes the bytes of an application tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum AppTunnelProtocol {
     /// Nothing.
     None,
