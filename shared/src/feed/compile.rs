@@ -102,3 +102,6 @@ pub(crate) fn compile(
     compiled.verdicts.append(&mut world.verdicts);
     compiled
 }
+
+#[cfg(test)]
+mod tests;
