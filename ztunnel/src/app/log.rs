@@ -1,0 +1,60 @@
+//! The log of the process, and what it says about panics.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use shared::telemetry::{Format, Sink, access, logging};
+
+use crate::config::{Environment, Process};
+
+/// Where lines go, and how their levels are changed. Cheap to clone.
+#[derive(Clone)]
+pub struct Log {
+    /// Lines about connections.
+    pub access: access::Log,
+    /// Changes levels; `None` where the log of the process is not ours (tests).
+    pub levels: Option<logging::Handle>,
+}
+
+impl Log {
+    /// Starts the log of this process on standard output, and tells panics through it.
+    pub(super) fn start(process: &Process) -> anyhow::Result<Self> {
+        Self::on_stdout(&process.log, process.log_format)
+    }
+
+    /// The same for commands without a full configuration.
+    pub(super) fn plain(environment: &impl Environment) -> anyhow::Result<Self> {
+        let filter = environment.variable("RUST_LOG").filter(|filter| !filter.is_empty());
+        Self::on_stdout(filter.as_deref().unwrap_or("info"), Format::Plain)
+    }
+
+    fn on_stdout(filter: &str, format: Format) -> anyhow::Result<Self> {
+        let sink = Sink::start(std::io::stdout()).context("start the log")?;
+        let levels =
+            logging::start(filter, format, sink.clone()).context("start the log (RUST_LOG)")?;
+        tell_panics(sink.clone());
+        Ok(Self { access: access::Log::new(sink, format), levels: Some(levels) })
+    }
+
+    /// A log that writes lines about connections only, for tests that run several in one process.
+    pub fn to(sink: Sink) -> Self {
+        Self { access: access::Log::new(sink, Format::Plain), levels: None }
+    }
+
+    /// Waits a moment until everything is written.
+    pub(super) fn flush(&self) {
+        self.access.flush(Duration::from_secs(1));
+    }
+}
+
+/// A panic in a connection ends that connection only, and must be seen; one that ends a worker
+/// ends the process (`shared::workers`), and must be written before that.
+fn tell_panics(sink: Sink) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        tracing::error!(thread, place, "panic, please report it: {message}");
+        sink.flush(Duration::from_millis(200));
+    }));
+}
