@@ -39,7 +39,7 @@ impl<R: Clone> Chunks<R> {
     /// The row that `order` calls equal.
     pub(super) fn find(&self, order: impl Fn(&R) -> Ordering) -> Option<&R> {
         let chunk = self.chunks.get(self.chunk_of(&order))?;
-        chunk.binary_search_by(|row| order(row)).ok().map(|at| &chunk[at])
+        chunk.binary_search_by(&order).ok().map(|at| &chunk[at])
     }
 
     /// The adjacent rows that `order` calls equal.
@@ -79,7 +79,7 @@ impl<R: Clone> Chunks<R> {
     /// Takes the row out that `order` calls equal.
     pub(super) fn remove(&mut self, order: impl Fn(&R) -> Ordering) -> Option<R> {
         let at = self.chunk_of(&order);
-        let found = self.chunks.get(at)?.binary_search_by(|row| order(row)).ok()?;
+        let found = self.chunks.get(at)?.binary_search_by(&order).ok()?;
         let chunks = Arc::make_mut(&mut self.chunks);
         let rows = Arc::make_mut(&mut chunks[at]);
         let row = rows.remove(found);

@@ -42,11 +42,7 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
 
 impl<'a> World<'a> {
     /// The policies that a workload must refer to, sorted.
-    pub(super) fn policies_of(
-        &mut self,
-        object: &Object,
-        compiled: &mut Compiled,
-    ) -> Box<[PolicyKey]> {
+    pub(super) fn policies_of(&self, object: &Object, compiled: &mut Compiled) -> Box<[PolicyKey]> {
         let mut keys: Vec<PolicyKey> = Vec::new();
         for reach in ["", &*object.key.namespace] {
             let selected = self.selected.get(reach).into_iter().flatten();

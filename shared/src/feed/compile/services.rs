@@ -38,8 +38,7 @@ impl Selecting<'_> {
 }
 
 pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
-    let mut slices: HashMap<(&Arc<str>, &Arc<str>), Vec<(&'a Object, &'a EndpointSlice)>> =
-        HashMap::new();
+    let mut slices: HashMap<_, Vec<(&'a Object, &'a EndpointSlice)>> = HashMap::new();
     let mut pods_at: HashMap<IpAddr, &'a Arc<str>> = HashMap::new();
     for object in world.objects {
         match &object.body {

@@ -14,6 +14,9 @@ use crate::feed::object::{
 use crate::feed::verdict::{Cause, Verdict};
 use crate::mesh::{GatewayAddress, GatewayDestination, Locality, NetworkAddr, PortMap, ServiceKey};
 
+/// Namespace and name.
+type Name = (Arc<str>, Arc<str>);
+
 /// Objects by what refers to them.
 pub(super) struct World<'a> {
     pub(super) objects: &'a [&'a Object],
@@ -23,11 +26,11 @@ pub(super) struct World<'a> {
     namespaces: HashMap<&'a str, (Enrolment, &'a UseWaypoint)>,
     localities: HashMap<&'a str, Arc<Locality>>,
     gateways: HashMap<(&'a str, &'a str), &'a Gateway>,
-    waypoints: HashMap<(Arc<str>, Arc<str>), Arc<GatewayAddress>>,
+    waypoints: HashMap<Name, Arc<GatewayAddress>>,
     /// Per namespace ("" is all of them): policies that workloads must refer to.
     pub(super) selected: HashMap<Arc<str>, Vec<(&'a Labels, PolicyKey)>>,
     /// Per pod of an endpoint slice: the services it is an endpoint of.
-    pub(super) sliced: HashMap<(Arc<str>, Arc<str>), Vec<(ServiceKey, PortMap)>>,
+    pub(super) sliced: HashMap<Name, Vec<(ServiceKey, PortMap)>>,
     /// Per namespace: services without slices, which select their endpoints.
     pub(super) selecting: HashMap<Arc<str>, Vec<Selecting<'a>>>,
     /// Per namespace: service entries with a selector.

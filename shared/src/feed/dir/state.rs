@@ -2,6 +2,7 @@
 //! force.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::feed::compile::{Compiled, Options, compile};
@@ -26,6 +27,8 @@ pub(super) struct State {
 struct FileState {
     readings: Vec<Reading>,
     verdicts: Vec<Verdict>,
+    /// Digest of the text that `readings` come from, while they are what the file holds.
+    digest: Option<u64>,
     /// Whether it could be parsed at any time since the start.
     was_good: bool,
 }
@@ -63,11 +66,17 @@ impl State {
     }
 
     fn parse(&mut self, path: &Arc<str>, text: &str) {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let digest = Some(hasher.finish());
+        if self.files.get(path).is_some_and(|file| file.digest == digest) {
+            return;
+        }
         let documents = match yaml::documents(text) {
             Ok(documents) => documents,
             Err(error) => return self.refuse(path, error.line(), &error.to_string()),
         };
-        let mut file = FileState { was_good: true, ..FileState::default() };
+        let mut file = FileState { digest, was_good: true, ..FileState::default() };
         for document in &documents {
             file.readings.extend(object::read(
                 document,
@@ -87,6 +96,7 @@ impl State {
             true => "the objects that were read from it before stay in force",
             false => "its objects are absent",
         };
+        file.digest = None;
         file.verdicts = vec![Verdict {
             file: path.clone(),
             line,

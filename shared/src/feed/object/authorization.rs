@@ -128,7 +128,7 @@ impl RuleReader<'_> {
         if !to.is_empty() {
             let operations = to.iter().filter_map(|one| one.fields("operation"));
             let matches =
-                operations.map(|operation| self.operation(&operation, &mut http)).collect();
+                operations.map(|operation| Self::operation(&operation, &mut http)).collect();
             rules.push(Rule { matches });
         }
         for condition in &when {
@@ -164,7 +164,7 @@ impl RuleReader<'_> {
         }
     }
 
-    fn operation(&mut self, operation: &Fields<'_>, http: &mut bool) -> Match {
+    fn operation(operation: &Fields<'_>, http: &mut bool) -> Match {
         let names = ["hosts", "notHosts", "methods", "notMethods", "paths", "notPaths"];
         *http |= operation.unsupported(&names, HTTP);
         Match {

@@ -51,7 +51,10 @@ impl Gateway {
             for one in status.each("addresses") {
                 match one.text("type") {
                     Some("Hostname") => hostname = one.text("value").map(|v| intern.text(v)),
-                    _ => address = address.or(one.parsed::<IpAddr>("value")),
+                    _ => {
+                        let parsed = one.parsed::<IpAddr>("value");
+                        address = address.or(parsed);
+                    }
                 }
             }
         }

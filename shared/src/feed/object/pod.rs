@@ -129,7 +129,7 @@ impl Pod {
         if let Some(spec) = root.fields("spec") {
             spec.foreign(FOREIGN_SPEC);
             node = spec.text("nodeName").unwrap_or("");
-            account = spec.text("serviceAccountName").or(spec.text("serviceAccount"));
+            account = spec.text("serviceAccountName").or_else(|| spec.text("serviceAccount"));
             spec.foreign(&["serviceAccount"]);
             host_network = spec.flag("hostNetwork").unwrap_or(false);
             containers = Containers::read(&spec, intern);
