@@ -37,7 +37,8 @@ pub struct Config {
     /// Attempts in flight at once, over all identities. Istio ztunnel's is 8; more would press a
     /// busy authority, fewer make a full node start slowly.
     pub concurrency: usize,
-    /// The first pause after a failure; doubles with each further one.
+    /// The first pause after a failure; doubles with each further one. Istio ztunnel's is 1 s; a
+    /// new pod is often refused once, because the authority has not seen it yet.
     pub first_pause: Duration,
     /// The longest pause while a valid certificate is in hand.
     pub longest_pause: Duration,
@@ -53,7 +54,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             concurrency: 8,
-            first_pause: Duration::from_secs(1),
+            first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(150),
             longest_pause_without: Duration::from_secs(15),
             shortest_pause: Duration::from_millis(100),

@@ -94,16 +94,16 @@ fn pauses_double_up_to_the_longest_while_there_is_no_certificate() {
     let (mut schedule, mut now) = schedule();
     schedule.want(&id("a"), Priority::OnDemand, now);
     let mut pauses = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..8 {
         attempt(&mut schedule, now, None);
         let due = schedule.deadline().unwrap();
         // Demand does not cut a pause short.
         schedule.want(&id("a"), Priority::OnDemand, now);
         assert_eq!(schedule.deadline(), Some(due));
-        pauses.push((due - now).as_secs());
+        pauses.push((due - now).as_millis());
         now = due;
     }
-    assert_eq!(pauses, [1, 2, 4, 8, 15, 15]);
+    assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 15_000, 15_000]);
 }
 
 #[test]

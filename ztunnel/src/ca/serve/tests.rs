@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use shared::identity::join::JoinToken;
-use shared::identity::{Authority as _, CaClient, SpiffeId, Token};
+use shared::identity::{Authority as _, CaClient, CertStore, SpiffeId, Token};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -43,15 +43,21 @@ fn config(scratch: &Scratch) -> Config {
 
 impl Running {
     fn start(name: &str) -> Self {
+        Self::start_with(name, |_| ())
+    }
+
+    fn start_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
         let scratch = Scratch::new(name);
         let pods = Arc::new(Pods(AtomicBool::new(true)));
-        let bound = Bound::bind(&config(&scratch), Arc::clone(&pods) as _).unwrap();
+        let mut config = config(&scratch);
+        change(&mut config);
+        let bound = Bound::bind(&config, Arc::clone(&pods) as _).unwrap();
         let address = bound.address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(bound.run(async move {
             let _ = stopped.await;
         }));
-        let state = State::open(&config(&scratch).state).unwrap();
+        let state = State::open(&config.state).unwrap();
         Self { address, state, pods, stop, task, scratch }
     }
 
@@ -180,6 +186,39 @@ async fn root_and_tokens_survive_a_restart() {
     let after = client.issue(&web()).await.unwrap();
     assert_eq!(before.roots().certificates(), after.roots().certificates());
     running.abort();
+}
+
+/// The promise of design D5, with real clocks: what X.509's whole seconds take from a life of five
+/// is in here.
+#[tokio::test]
+async fn certificates_of_five_seconds_rotate_and_outlive_a_pause_of_the_authority() {
+    let mut ca = Running::start_with("serve-rotation", |config| {
+        config.leaf_ttl = Duration::from_secs(5);
+    });
+    let client = Arc::new(ca.client(ca.token("a")));
+    let (store, task) = CertStore::new(client, shared::identity::Config::default());
+    tokio::spawn(task);
+    let first = store.certificate(&web()).await.unwrap();
+    let valid_for = async |time: Duration| {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let held = store.latest(&web()).expect("a certificate is in hand");
+            assert!(!held.remaining(std::time::SystemTime::now()).is_zero());
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    valid_for(Duration::from_secs(3)).await;
+    assert_ne!(store.latest(&web()).unwrap().serial(), first.serial());
+    ca.stop.send(()).unwrap();
+    ca.task.await.unwrap().unwrap();
+    valid_for(Duration::from_millis(1500)).await;
+    let mut config = config(&ca.scratch);
+    config.listen = ca.address;
+    config.leaf_ttl = Duration::from_secs(5);
+    let bound = Bound::bind(&config, Arc::clone(&ca.pods) as _).unwrap();
+    ca.task = tokio::spawn(bound.run(std::future::pending()));
+    valid_for(Duration::from_secs(6)).await;
+    ca.task.abort();
 }
 
 #[tokio::test]
