@@ -200,6 +200,7 @@ fn feed_options(config: &Config) -> feed::Options {
         cluster_id: (*config.names.cluster).into(),
         cluster_domain: (*config.names.cluster_domain).into(),
         node: config.node.as_deref().map(Into::into),
+        pod: dedicated(config),
         ..Default::default()
     }
 }
@@ -225,12 +226,14 @@ fn node_config(config: &Config) -> node::Config {
 fn pods_config(config: &Config) -> pods::Config {
     pods::Config {
         trust_domain: config.identity.trust_domain.clone(),
-        dedicated: config
-            .dedicated
-            .as_ref()
-            .map(|pod| ((*pod.namespace).into(), (*pod.name).into())),
+        dedicated: dedicated(config),
         ..Default::default()
     }
+}
+
+/// Namespace and name of the one pod to serve.
+fn dedicated(config: &Config) -> Option<(Arc<str>, Arc<str>)> {
+    config.dedicated.as_ref().map(|pod| ((*pod.namespace).into(), (*pod.name).into()))
 }
 
 fn watch_readiness(ready: &Ready, workers: &Workers, pods: &pods::Status, feed: &dir::Feed) {
