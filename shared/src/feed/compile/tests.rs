@@ -403,3 +403,22 @@ fn labels_that_look_like_ours_and_do_nothing_are_reported() {
 fn real_pod_as_a_cluster_prints_it_has_no_remarks() {
     clean(include_str!("testdata/pod.yaml"));
 }
+
+#[test]
+fn example_of_the_documentation_has_no_remarks() {
+    let page = include_str!("../../../../docs/mesh-directory.md");
+    let (_, example) = page.split_once("```yaml\n").unwrap();
+    let compiled = clean(example.split_once("```").unwrap().0);
+    assert_eq!((compiled.workloads.len(), compiled.policies.len()), (1, 1));
+}
+
+/// Only waypoints and services that another seed has are missing.
+#[test]
+fn seeds_of_the_fuzz_target_are_good_objects() {
+    for seed in ["pod", "service", "policy", "list"] {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/mesh_directory/");
+        let text = std::fs::read_to_string(format!("{dir}{seed}")).unwrap();
+        let verdicts = compile(&text).verdicts;
+        assert!(verdicts.iter().all(|one| one.cause == Cause::Invalid), "{seed}: {verdicts:?}");
+    }
+}
