@@ -95,6 +95,7 @@ pub(crate) fn compile(
     ordered.sort_unstable_by(|one, other| one.key.cmp(&other.key));
     let mut world = world::World::new(&ordered, options, intern);
     let mut compiled = Compiled::default();
+    world.check_namespaces();
     policies::compile(&mut world, &mut compiled);
     services::compile(&mut world, &mut compiled);
     entries::compile(&mut world, &mut compiled);

@@ -163,6 +163,13 @@ fn read_object(
         report(file, kind.name(), problems.take(), verdicts);
         return Reading::Nothing;
     };
+    if kind.is_security() && !SECURITY.contains(&api) {
+        root.report(
+            "apiVersion",
+            Cause::Unsupported,
+            "unknown version; read as security.istio.io/v1",
+        );
+    }
     let body = kind.read(&root, &head, options, intern);
     root.finish();
     let body = body.map(|body| match body {
@@ -252,7 +259,11 @@ const UNSUPPORTED: &[&str] = &[
 
 impl Kind {
     fn of(api: &str, name: &str) -> Option<Self> {
-        let known = |row: &&(Self, &str, &[&str])| row.1 == name && row.2.contains(&api);
+        let known = |row: &&(Self, &str, &[&str])| {
+            // A security object of a version we do not know is still better than none.
+            let close = row.0.is_security() && api.starts_with("security.istio.io/");
+            row.1 == name && (close || row.2.contains(&api))
+        };
         KINDS.iter().find(known).map(|row| row.0)
     }
 
@@ -303,7 +314,7 @@ impl Kind {
                 Gateway::read(root, head, intern).map(|one| Body::Gateway(Box::new(one)))
             }
             Self::ServiceEntry => {
-                ServiceEntry::read(root, intern).map(|one| Body::ServiceEntry(Box::new(one)))
+                ServiceEntry::read(root, head, intern).map(|one| Body::ServiceEntry(Box::new(one)))
             }
             Self::WorkloadEntry => {
                 let spec = root.fields("spec")?;

@@ -6,9 +6,7 @@ use ipnet::IpNet;
 
 use crate::feed::compile::Compiled;
 use crate::feed::compile::world::{Traffic, World};
-use crate::feed::object::{
-    Body, Labels, Machine, Object, ServiceEntry, UseWaypoint, has_labels, label,
-};
+use crate::feed::object::{Body, Labels, Machine, Object, ServiceEntry, has_labels, label};
 use crate::feed::verdict::Cause;
 use crate::mesh::{
     Balancing, BalancingMode, Health, HealthPolicy, IpFamilies, NetworkAddr, NetworkMode, PortMap,
@@ -50,7 +48,7 @@ fn service_entry<'a>(
     let network = world.intern.text("");
     let (vips, ranges): (Vec<&IpNet>, Vec<&IpNet>) =
         entry.addresses.iter().partition(|range| range.prefix_len() == range.max_prefix_len());
-    let waypoint = world.waypoint(object, &UseWaypoint::Unset, Traffic::Service);
+    let waypoint = world.waypoint(object, &entry.waypoint, Traffic::Service);
     let mut keys = Vec::new();
     for hostname in &entry.hosts {
         let key = ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() };

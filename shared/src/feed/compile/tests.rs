@@ -422,3 +422,21 @@ fn seeds_of_the_fuzz_target_are_good_objects() {
         assert!(verdicts.iter().all(|one| one.cause == Cause::Invalid), "{seed}: {verdicts:?}");
     }
 }
+
+#[test]
+fn missing_waypoint_of_a_namespace_is_reported_at_the_namespace() {
+    let text =
+        namespace("istio.io/use-waypoint: gone") + &service("web", "", "ports: [{port: 80}]");
+    let compiled = compile(&text);
+    assert_eq!(&*compiled.verdicts[0].object, "Namespace/team");
+    assert!(compiled.services.values().next().unwrap().waypoint.is_some());
+}
+
+#[test]
+fn policy_of_an_unknown_version_is_still_enforced() {
+    let text = security("AuthorizationPolicy", "p", "team", "action: DENY, rules: [{}]")
+        .replace("istio.io/v1", "istio.io/v7")
+        + &pod("a", "", "", "podIP: 10.0.0.1");
+    assert!(decision(&text, "a", Some("web"), 80).is_err());
+    assert_eq!(&*compile(&text).verdicts[0].field, "apiVersion");
+}

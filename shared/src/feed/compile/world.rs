@@ -93,6 +93,25 @@ impl<'a> World<'a> {
         world
     }
 
+    /// Reports namespaces that name a waypoint which does not exist.
+    pub(super) fn check_namespaces(&mut self) {
+        for object in self.objects {
+            let Body::Namespace { waypoint: UseWaypoint::Named(namespace, name), .. } =
+                &object.body
+            else {
+                continue;
+            };
+            let namespace = namespace.as_ref().unwrap_or(&object.key.name);
+            if !self.gateways.contains_key(&(&**namespace, &**name)) {
+                let reason = format!(
+                    "there is no waypoint {namespace}/{name}; connections to services fail until \
+                     there is one"
+                );
+                self.verdicts.push(object.verdict("metadata.labels", Cause::Invalid, reason));
+            }
+        }
+    }
+
     /// Whether an object's own label, or else its namespace's, puts it into the mesh.
     pub(super) fn is_enrolled(&self, own: Enrolment, namespace: &str) -> bool {
         let wide = self.namespaces.get(namespace).map_or(Enrolment::Unset, |found| found.0);

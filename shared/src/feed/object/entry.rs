@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
-use crate::feed::object::Labels;
 use crate::feed::object::service::protocol_of;
+use crate::feed::object::{Head, Labels, UseWaypoint};
 use crate::feed::verdict::Cause;
 use crate::identity::SpiffeId;
 use crate::mesh::{Locality, ServicePort, Visibility};
@@ -26,6 +26,7 @@ pub(crate) struct ServiceEntry {
     pub(crate) selector: Option<Labels>,
     pub(crate) subject_alt_names: Box<[SpiffeId]>,
     pub(crate) visibility: Visibility,
+    pub(crate) waypoint: UseWaypoint,
 }
 
 /// A machine: a `WorkloadEntry`, or an endpoint of a `ServiceEntry`.
@@ -43,7 +44,7 @@ pub(crate) struct Machine {
 }
 
 impl ServiceEntry {
-    pub(crate) fn read(root: &Fields<'_>, intern: &mut Interner) -> Option<Self> {
+    pub(crate) fn read(root: &Fields<'_>, head: &Head, intern: &mut Interner) -> Option<Self> {
         root.foreign(&["status"]);
         let spec = root.fields("spec")?;
         spec.foreign(&["location"]);
@@ -89,6 +90,7 @@ impl ServiceEntry {
                 })
                 .into(),
             visibility,
+            waypoint: head.waypoint.clone(),
             hosts,
         })
     }
