@@ -81,10 +81,10 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
                     from.endpoints(world, &pods_at, compiled);
                 }
             }
-            None if service.selector.is_empty() => {}
             None => {
-                let selecting = world.selecting.entry(object.key.namespace.clone()).or_default();
-                selecting.push(Selecting { key, service });
+                let Some((label, value)) = service.selector.first().cloned() else { continue };
+                let place = (object.key.namespace.clone(), label, value);
+                world.selecting.entry(place).or_default().push(Selecting { key, service });
             }
         }
     }

@@ -31,8 +31,9 @@ pub(super) struct World<'a> {
     pub(super) selected: HashMap<Arc<str>, Vec<(&'a Labels, PolicyKey)>>,
     /// Per pod of an endpoint slice: the services it is an endpoint of.
     pub(super) sliced: HashMap<Name, Vec<(ServiceKey, PortMap)>>,
-    /// Per namespace: services without slices, which select their endpoints.
-    pub(super) selecting: HashMap<Arc<str>, Vec<Selecting<'a>>>,
+    /// Services without slices, which select their endpoints: by namespace and the first label of
+    /// the selector, so that a pod is compared with few of them.
+    pub(super) selecting: HashMap<(Arc<str>, Arc<str>, Arc<str>), Vec<Selecting<'a>>>,
     /// Per namespace: service entries with a selector.
     pub(super) selecting_entries: HashMap<Arc<str>, Vec<SelectingEntry<'a>>>,
     /// Peer authentication, oldest first.
