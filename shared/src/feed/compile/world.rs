@@ -17,6 +17,9 @@ use crate::mesh::{GatewayAddress, GatewayDestination, Locality, NetworkAddr, Por
 /// Namespace and name.
 type Name = (Arc<str>, Arc<str>);
 
+/// Namespace, and a label with its value.
+type SelectorPlace = (Arc<str>, Arc<str>, Arc<str>);
+
 /// Objects by what refers to them.
 pub(super) struct World<'a> {
     pub(super) objects: &'a [&'a Object],
@@ -33,7 +36,7 @@ pub(super) struct World<'a> {
     pub(super) sliced: HashMap<Name, Vec<(ServiceKey, PortMap)>>,
     /// Services without slices, which select their endpoints: by namespace and the first label of
     /// the selector, so that a pod is compared with few of them.
-    pub(super) selecting: HashMap<(Arc<str>, Arc<str>, Arc<str>), Vec<Selecting<'a>>>,
+    pub(super) selecting: HashMap<SelectorPlace, Vec<Selecting<'a>>>,
     /// Per namespace: service entries with a selector.
     pub(super) selecting_entries: HashMap<Arc<str>, Vec<SelectingEntry<'a>>>,
     /// Peer authentication, oldest first.
