@@ -19,7 +19,10 @@ use serde::Serialize;
 pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
     let result = match role {
         "exec" => exec::run(parse(role, args)),
-        "ztunnel" => return ztunnel::app::main(),
+        "ztunnel" => {
+            let environment = ztunnel::config::ProcessEnvironment;
+            return ztunnel::app::run_from(with_name("ztunnel", args), &environment);
+        }
         "echo" => block_on(servers::echo(parse(role, args))),
         "banner" => block_on(servers::banner(parse(role, args))),
         "http" => block_on(http::serve(parse(role, args))),
