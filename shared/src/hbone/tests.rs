@@ -9,6 +9,9 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::*;
 
+mod peers;
+mod pool;
+
 fn request(authority: &str) -> Request {
     Request { authority: authority.into(), headers: HeaderMap::new() }
 }
