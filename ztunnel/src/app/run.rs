@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shared::admin::{Exposure, pages, serve};
 use shared::drain::{self, Outcome};
+use shared::ready::Ready;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -72,6 +73,7 @@ impl Bound {
             log.levels.clone(),
             quit,
         );
+        tokio::spawn(tell_readiness(ready.clone(), watch.clone()));
         for (listener, exposure, pages) in [
             (servers.admin, Exposure::Loopback, pages.clone()),
             (servers.owner, Exposure::Owner, pages),
@@ -105,6 +107,30 @@ impl Bound {
         drop(feed);
         renewal.abort();
         workers.shutdown(Instant::now() + WORKERS_GRACE);
+    }
+}
+
+/// Writes `ready` to the log, and later what changes about it, until the drain begins.
+async fn tell_readiness(ready: Ready, drain: drain::Watch) {
+    const STARTING: Duration = Duration::from_millis(20);
+    const RUNNING: Duration = Duration::from_secs(1);
+    let mut was_ready = None;
+    let tell = async {
+        loop {
+            let pending = ready.pending();
+            if pending.is_empty() && was_ready != Some(true) {
+                was_ready = Some(true);
+                tracing::info!("ready");
+            } else if !pending.is_empty() && was_ready == Some(true) {
+                was_ready = Some(false);
+                tracing::warn!(pending = pending.join(", "), "not ready any more");
+            }
+            tokio::time::sleep(was_ready.map_or(STARTING, |_| RUNNING)).await;
+        }
+    };
+    tokio::select! {
+        () = tell => {}
+        () = drain.draining() => {}
     }
 }
 
