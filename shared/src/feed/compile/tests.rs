@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::authz::{Denial, Facts, decide};
 use crate::feed::verdict::Cause;
@@ -439,4 +441,29 @@ fn policy_of_an_unknown_version_is_still_enforced() {
         + &pod("a", "", "", "podIP: 10.0.0.1");
     assert!(decision(&text, "a", Some("web"), 80).is_err());
     assert_eq!(&*compile(&text).verdicts[0].field, "apiVersion");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    /// The fuzz target's laws, on seeds with a few pieces cut out, doubled or replaced.
+    #[test]
+    fn damaged_files_neither_panic_nor_differ_from_themselves(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..24usize, ".{0,6}", any::<bool>()), 1..6),
+    ) {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/mesh_directory/");
+        let seeds = ["pod", "service", "policy", "list"];
+        let seeds = seeds.map(|seed| std::fs::read_to_string(format!("{dir}{seed}")).unwrap());
+        let mut text: Vec<char> = seeds.join("---\n").chars().collect();
+        for (at, length, insert, double) in edits {
+            let start = at.index(text.len());
+            let end = (start + length).min(text.len());
+            let cut: Vec<char> = text.splice(start..end, insert.chars()).collect();
+            if double {
+                text.splice(start..start, cut.iter().chain(&cut).copied());
+            }
+        }
+        let compiled = compile(&text.into_iter().collect::<String>());
+        publish(&compiled);
+        prop_assert!(compiled.verdicts.iter().all(|one| !one.reason.is_empty()));
+    }
 }
