@@ -54,14 +54,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Plain<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Transport for tls::Stream<T> {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        tls::Stream::poll_read(self, cx)
+        Self::poll_read(self, cx)
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, output: &mut BytesMut) -> Poll<io::Result<()>> {
-        tls::Stream::poll_write(self, cx, output)
+        Self::poll_write(self, cx, output)
     }
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        tls::Stream::poll_shutdown(self, cx)
+        Self::poll_shutdown(self, cx)
     }
 }

@@ -20,7 +20,7 @@ async fn h2_to_us(
         .handshake(near)
         .await
         .unwrap();
-    spawn_local(async move { connection.await });
+    spawn_local(connection);
     (sender, Server::new(Plain(far), config))
 }
 

@@ -158,7 +158,7 @@ fn futures_stay_within_their_budget() {
     let pool = pool(1);
     assert_size(&open(&pool, &network, "k"), 700);
     assert_size(&network.dial(), 400);
-    assert!(size_of::<super::super::Driver<Plain<DuplexStream>>>() <= 400);
+    assert!(size_of::<Driver<Plain<DuplexStream>>>() <= 400);
     assert!(size_of::<Stream>() <= 16);
 }
 

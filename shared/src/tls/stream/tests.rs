@@ -50,7 +50,7 @@ async fn read<T: AsyncRead + AsyncWrite + Unpin>(stream: &mut Stream<T>, count: 
 }
 
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index * 31 >> 3) as u8).collect()
+    (0..length).map(|index| ((index * 31) >> 3) as u8).collect()
 }
 
 #[tokio::test]
