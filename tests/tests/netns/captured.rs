@@ -23,8 +23,8 @@ pub(crate) const NODE: [&str; 2] = ["10.0.0.1", "fd00::1"];
 pub(crate) const POD: [&str; 2] = ["10.0.0.2", "fd00::2"];
 
 const LONG: Duration = Duration::from_secs(5);
-/// A connection over a cable is there at once or never.
-const SHORT: Duration = Duration::from_secs(1);
+/// A first packet may be lost while a cable comes up; it is sent again after a second.
+const SHORT: Duration = Duration::from_secs(3);
 
 /// A pod's namespace with the way to its node.
 pub(crate) struct Captured {
