@@ -14,6 +14,8 @@ pub mod ca;
 pub mod check;
 pub mod config;
 pub mod copy;
+#[cfg(test)]
+mod flows;
 pub mod inbound;
 pub mod metrics;
 pub mod node;

@@ -241,10 +241,10 @@ impl State {
             return Poll::Ready(Ok(Some(payload)));
         }
         match slot.end {
-            // Istio ztunnel: a reset with these codes is how peers say "done".
-            Some(End::Stream | End::Reset(Reason::NO_ERROR | Reason::CANCEL)) => {
-                return Poll::Ready(Ok(None));
-            }
+            // RFC 9113 §8.1: NO_ERROR follows a complete answer. CANCEL does not, although Istio
+            // ztunnel takes it for an end: an application that is reset must not look like one that
+            // has finished.
+            Some(End::Stream | End::Reset(Reason::NO_ERROR)) => return Poll::Ready(Ok(None)),
             Some(End::Reset(Reason::STREAM_CLOSED)) => {
                 return Poll::Ready(Err(StreamError::BrokenPipe));
             }

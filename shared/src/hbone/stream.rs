@@ -27,11 +27,12 @@ impl Stream {
     }
 
     /// The next bytes; `None` when the peer will send no more (END_STREAM, or a reset with
-    /// NO_ERROR or CANCEL). Give the window back with [`Stream::consumed`] once they have left.
+    /// NO_ERROR). Give the window back with [`Stream::consumed`] once they have left.
     ///
     /// # Errors
     /// The peer reset the stream, or the connection ended. [`StreamError::Reset`] with
-    /// `REFUSED_STREAM`: none of the bytes sent reached the application.
+    /// `REFUSED_STREAM`: none of the bytes sent reached the application; with `CANCEL`: the other
+    /// end was cut short.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         self.connection.state().poll_recv(self.id, cx)
     }

@@ -67,7 +67,7 @@ impl Table {
         self.len() == 0
     }
 
-    fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
         self.open.borrow().iter().map(|(_, live)| live.entry()).collect()
     }
 }
