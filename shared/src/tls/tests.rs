@@ -1,5 +1,7 @@
 //! Handshakes in memory: who gets through, and what goes over the wire.
 
+mod sockets;
+
 use std::sync::Arc;
 
 use rcgen::{ExtendedKeyUsagePurpose, SanType};

@@ -66,7 +66,6 @@ pub(super) async fn run<S: Side, T: AsyncRead + AsyncWrite + Unpin>(
                 io.write_all(&outgoing).await?;
                 outgoing.clear();
             }
-            Step::Read if failure.is_some() => break,
             Step::Read => {
                 if incoming.len() > MAX_INCOMING_BYTES {
                     return Err(rustls::Error::PeerSentOversizedRecord.into());
@@ -77,9 +76,15 @@ pub(super) async fn run<S: Side, T: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
             Step::Done => break,
-            // The first time there is still an alert to be encoded and sent.
-            Step::Failed(error) if failure.is_none() => failure = Some(error),
-            Step::Failed(_) => break,
+            Step::Failed(error) => {
+                // rustls encodes what is queued, the alert, before it looks at the input again. It
+                // must not look: on input it has refused once it would assert that it had not.
+                while side.common().wants_write() {
+                    step(&mut side, &mut incoming, &mut outgoing, &mut early);
+                }
+                failure = Some(error);
+                break;
+            }
         }
     }
     io.write_all(&outgoing).await?;
