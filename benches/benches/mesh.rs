@@ -31,7 +31,8 @@ fn mesh(criterion: &mut Criterion) {
             bencher.iter(|| {
                 round = round.wrapping_add(1);
                 let mut changed = workload(round.wrapping_mul(7919) % size);
-                changed.health = if round % 2 == 0 { Health::Healthy } else { Health::Unhealthy };
+                changed.health =
+                    if round.is_multiple_of(2) { Health::Healthy } else { Health::Unhealthy };
                 writer.apply([changed.into()]);
             });
         });

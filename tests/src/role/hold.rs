@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         }
         match opening.join_next().await {
             Some(Ok(Ok(stream))) => held.push(stream),
-            Some(Ok(Err(error))) => report.error = report.error.or(Some(error.to_string())),
+            Some(Ok(Err(error))) => report.error = report.error.or_else(|| Some(error.to_string())),
             Some(Err(error)) => report.error = Some(error.to_string()),
             None => break,
         }
@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     for mut stream in held {
         match exchange(&mut stream).await {
             Ok(()) => report.alive += 1,
-            Err(error) => report.error = report.error.or(Some(error.to_string())),
+            Err(error) => report.error = report.error.or_else(|| Some(error.to_string())),
         }
     }
     super::answer(&report)

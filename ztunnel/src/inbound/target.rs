@@ -142,17 +142,17 @@ impl Listener<'_> {
             let application = SocketAddr::new(address, port);
             return Ok(Delivery { application, loopback: None, announced: None, service });
         };
-        self.into_tunnel(tunnel, SocketAddr::new(address, port), authority, service)
+        self.through_app_tunnel(tunnel, SocketAddr::new(address, port), authority, service)
     }
 
-    fn into_tunnel(
+    fn through_app_tunnel(
         &self,
         tunnel: AppTunnel,
         application: SocketAddr,
         authority: &Authority,
         service: Option<Arc<Service>>,
     ) -> Result<Delivery, Error> {
-        let port = tunnel.port.unwrap_or(application.port());
+        let port = tunnel.port.unwrap_or_else(|| application.port());
         let application = SocketAddr::new(application.ip(), port);
         if tunnel.protocol == AppTunnelProtocol::None {
             return Ok(Delivery { application, loopback: None, announced: None, service });

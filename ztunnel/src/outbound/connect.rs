@@ -98,7 +98,7 @@ impl Call<'_> {
             let hop = match route.hop(mesh, query, &candidate) {
                 Ok(hop) => hop,
                 Err(error) => {
-                    failed.get_or_insert(Failed::from(error));
+                    failed.get_or_insert_with(|| Failed::from(error));
                     continue;
                 }
             };
