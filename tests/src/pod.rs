@@ -142,7 +142,6 @@ impl Pod {
     }
 
     /// What it was made from.
-    #[must_use]
     pub fn spec(&self) -> &PodSpec {
         &self.spec
     }

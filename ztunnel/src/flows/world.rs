@@ -33,7 +33,6 @@ pub(super) async fn run(flow: impl Future<Output = ()>) {
 /// One node, its mesh, and what it logs.
 pub(super) struct World {
     pub(super) part: Rc<OnWorker>,
-    pub(super) ca: Arc<TestCa>,
     pub(super) registry: Registry,
     writer: RefCell<mesh::Writer>,
     log: Lines,
@@ -84,7 +83,7 @@ impl World {
         let sink = Sink::start(log.clone()).unwrap();
         let ca = Arc::new(TestCa::new(&TrustDomain::default()));
         let (certificates, keep) =
-            CertStore::new(authority(Arc::clone(&ca)), shared::identity::Config::default());
+            CertStore::new(authority(ca), shared::identity::Config::default());
         spawn_local(keep);
         let (writer, reader) = mesh::writer();
         let registry = Registry::default();
@@ -99,7 +98,6 @@ impl World {
         let network = [process, NEXT.fetch_add(1, Ordering::Relaxed) as u8];
         Self {
             part: node.on_worker(),
-            ca,
             registry,
             writer: RefCell::new(writer),
             log,
@@ -213,10 +211,6 @@ impl TestPod {
     pub(super) fn behind(&self, name: &str, ports: &[(u16, u16)]) -> Workload {
         let services = [(sample::service_key(name, "team"), ports.into())].into();
         Workload { services, ..self.workload() }
-    }
-
-    pub(super) fn at(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.ip, port)
     }
 
     /// An application of the pod; its port.
