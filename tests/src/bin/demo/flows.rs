@@ -27,7 +27,7 @@ pub(crate) struct Flow {
 }
 
 /// Runs all flows, one after the other.
-pub(crate) fn run(scene: &mut Scene) -> anyhow::Result<Vec<Flow>> {
+pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
     say("\nSending traffic");
     let flows = vec![
         shop(scene)?,

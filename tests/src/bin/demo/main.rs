@@ -51,7 +51,7 @@ fn run(args: Vec<String>) -> ExitCode {
 fn play(args: &Args) -> anyhow::Result<bool> {
     let mut scene = Scene::build()?;
     let mut watch = scene.watch()?;
-    let flows = flows::run(&mut scene)?;
+    let flows = flows::run(&scene)?;
     let restart = restart::run(&mut scene)?;
     let wire = watch.finish()?;
     let held = if args.hold { Some(scene.stay()?) } else { None };
