@@ -6,6 +6,7 @@ mod netns {
     pub(crate) mod captured;
     pub(crate) mod redirect;
     pub(crate) mod suite;
+    pub(crate) mod traffic;
 }
 
 use std::process::ExitCode;

@@ -40,6 +40,8 @@ pub struct Config {
     pub loopback_app_tunnel: bool,
     /// Whether the application sees the client's address. True.
     pub keep_source: bool,
+    /// How long a tunnel that nobody uses stays open. 5 min; shorter costs handshakes.
+    pub tunnel_idle: Duration,
     /// Settings of the tunnels that we open.
     pub tunnel_client: shared::hbone::Config,
     /// Settings of the tunnels that we accept.
@@ -55,6 +57,7 @@ impl Default for Config {
             response_baggage: true,
             loopback_app_tunnel: true,
             keep_source: true,
+            tunnel_idle: Duration::from_secs(300),
             tunnel_client: shared::hbone::Config::client(),
             tunnel_server: shared::hbone::Config::server(),
         }

@@ -9,7 +9,6 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use rustix::mount::MountPropagationFlags;
-use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use crate::enter::FORBIDDEN_IN_PODS;
@@ -54,7 +53,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         confine().context("giving up capabilities")?;
     }
     // Whoever asks a pod to end means the program, not a group.
-    let _ = Signal::TERM;
     Err(command.exec()).with_context(|| format!("running {:?}", args.command[0]))
 }
 

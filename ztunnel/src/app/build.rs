@@ -214,6 +214,7 @@ fn node_config(config: &Config) -> node::Config {
         ..base
     };
     node::Config {
+        tunnel_idle: tunnel.idle,
         tunnel_client: hbone::Config {
             max_streams: tunnel.max_streams,
             ..sized(hbone::Config::client())
