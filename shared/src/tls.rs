@@ -1,7 +1,7 @@
 //! Mutual TLS 1.3 and the proof of a peer's identity.
 //!
 //! Invariants: TLS 1.3 only; both sides present a certificate; a [`PeerId`] exists only for a peer
-//! that [`verify`] accepted in a completed handshake.
+//! that `verify` accepted in a completed handshake.
 //! Not here: where certificates come from (`identity`), the byte path (`tls::stream`).
 //! Source: Istio ztunnel `src/tls`, and design D3 and D4.
 

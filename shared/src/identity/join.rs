@@ -2,7 +2,7 @@
 //!
 //! `culvert1:<node>:<secret>:<root digest>`, the latter two 32 bytes in hexadecimal. The node
 //! checks the digest before it shows the secret to anybody.
-//! Invariants: the secret is printed only by [`JoinToken::expose`] and [`JoinToken::bearer`].
+//! Invariants: the secret is printed only by [`JoinToken::expose`] and [`Credential::bearer`].
 
 use std::fmt;
 use std::str::FromStr;

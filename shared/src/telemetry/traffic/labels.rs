@@ -132,7 +132,7 @@ pub enum ResponseFlag {
 }
 
 impl ResponseFlag {
-    /// All flags, in the order of [`index`](Self::index).
+    /// All flags, in the order of their index.
     pub const ALL: [Self; 8] = [
         Self::None,
         Self::Denied,
