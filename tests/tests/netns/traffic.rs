@@ -262,6 +262,8 @@ fn the_wire_is_tls() -> anyhow::Result<()> {
     mesh.far_ztunnel.process().signal(Signal::TERM)?;
     mesh.far_ztunnel.process().wait(SOON)?;
     mesh.far_ztunnel = second;
+    // The restart itself is over in a moment; the load goes on through the new process.
+    pause(Duration::from_secs(1));
     let report: load::Report = restart.finish(SOON)?;
     ensure!(report.failed() == 0 && report.ok > 20, "restarting failed connections: {report:?}");
     // A pod joins while it talks.
