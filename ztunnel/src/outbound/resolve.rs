@@ -150,16 +150,22 @@ pub fn resolve<'a>(mesh: &'a Mesh, query: &Query<'_>) -> Result<Route<'a>, Unrou
     match find(mesh, query) {
         Found::Service(service) => to_service(mesh, query, service),
         Found::Workload(workload) => to_workload(mesh, query, workload),
-        Found::Nothing => {
-            // Istio ztunnel lets a service that the client must not see through as unknown; the node
-            // would then deliver the connection to meshed pods in plaintext.
-            match mesh.service_by_vip(&query.source.network, to.ip(), None) {
-                Some(hidden) if is_meshed(mesh, hidden) => {
-                    Err(Unroutable::NotVisible(hidden.key.clone()))
-                }
-                _ => Ok(Route::Passthrough { service: None, to }),
-            }
-        }
+        Found::Nothing => pass_through(mesh, query, None),
+    }
+}
+
+/// Plaintext to the address that was asked for. Istio ztunnel lets a service that the client must
+/// not see through as unknown; the node would then deliver the connection to meshed pods in
+/// plaintext.
+fn pass_through<'a>(
+    mesh: &'a Mesh,
+    query: &Query<'_>,
+    service: Option<&'a Arc<Service>>,
+) -> Result<Route<'a>, Unroutable> {
+    let to = query.destination;
+    match mesh.service_by_vip(&query.source.network, to.ip(), None) {
+        Some(hidden) if is_meshed(mesh, hidden) => Err(Unroutable::NotVisible(hidden.key.clone())),
+        _ => Ok(Route::Passthrough { service, to }),
     }
 }
 
@@ -226,7 +232,7 @@ fn to_service<'a>(
     }
     // Its own balancing would reach meshed endpoints in plaintext: then we choose.
     if is_passthrough(service) && !is_meshed(mesh, service) {
-        return Ok(Route::Passthrough { service: Some(service), to: destination });
+        return pass_through(mesh, query, Some(service));
     }
     let port = destination.port();
     let candidates = candidates::of_service(mesh, query.source, service, Wanted::Service, port);
