@@ -19,6 +19,14 @@ use aws_lc as library;
 #[cfg(feature = "boring")]
 use boring as library;
 
+pub(crate) use library::Sealer;
+
+/// RFC 8446 §5.1: type, version, length of a record.
+pub(crate) const HEADER_BYTES: usize = 5;
+/// RFC 8446 §5.2: what both GCM suites append to a record.
+#[cfg(not(feature = "boring"))]
+const TAG_BYTES: usize = 16;
+
 /// The name of the library, for `/config_dump` and version output.
 pub const NAME: &str = library::NAME;
 

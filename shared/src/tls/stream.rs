@@ -16,7 +16,7 @@ mod tests;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -37,8 +37,8 @@ pub struct Stream<T = TcpStream> {
     incoming: BytesMut,
     /// Opened during the handshake.
     early: VecDeque<Bytes>,
-    /// Sealed but not yet written; of the first, `written` bytes have gone.
-    sealed: VecDeque<Vec<u8>>,
+    /// Sealed but not yet written; of it, `written` bytes have gone.
+    sealed: Vec<u8>,
     written: usize,
     peer_closed: bool,
     close_sealed: bool,
@@ -71,26 +71,47 @@ pub async fn accept<T: AsyncRead + AsyncWrite + Unpin>(
 const READ_BYTES: usize = 64 << 10;
 /// What workers allocate read buffers in.
 const ARENA_BYTES: usize = 256 << 10;
-/// How much is sealed ahead of the socket.
-const SEAL_AHEAD_BYTES: usize = 256 << 10;
-/// Slices of one write.
-const WRITE_SLICES: usize = 32;
+/// How much is sealed for one write.
+const SEAL_AHEAD_BYTES: usize = 128 << 10;
+/// Free buffers for sealed records that a worker keeps, and the largest that it keeps.
+const KEPT_BUFFERS: usize = 16;
+const KEPT_BYTES: usize = 2 * SEAL_AHEAD_BYTES;
 /// RFC 8446 §5.1: most plaintext in a record.
 const RECORD_BYTES: usize = 16 << 10;
 
 thread_local! {
     /// All connections of a worker read into this; what they read they split off.
     static ARENA: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    /// What a connection seals into until it is written.
+    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl<T> Stream<T> {
+    fn borrow_buffer(&mut self) {
+        if self.sealed.capacity() == 0 {
+            self.sealed = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+    }
+
+    fn return_buffer(&mut self) {
+        let mut buffer = std::mem::take(&mut self.sealed);
+        buffer.clear();
+        if (1..=KEPT_BYTES).contains(&buffer.capacity()) {
+            FREE.with_borrow_mut(|free| {
+                if free.len() < KEPT_BUFFERS {
+                    free.push(buffer);
+                }
+            });
+        }
+    }
+
     fn new(io: T, protection: Protection, incoming: BytesMut, early: VecDeque<Bytes>) -> Self {
         Self {
             io,
             protection,
             incoming,
             early,
-            sealed: VecDeque::new(),
+            sealed: Vec::new(),
             written: 0,
             peer_closed: false,
             close_sealed: false,
@@ -171,47 +192,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         loop {
-            let mut sealed_bytes = 0;
+            ready!(self.poll_sealed(cx))?;
+            if output.is_empty() && !self.protection.owes_key_update() {
+                return Pin::new(&mut self.io).poll_flush(cx);
+            }
+            self.borrow_buffer();
             self.protection.answer_key_update(&mut self.sealed).map_err(io::Error::other)?;
-            while !output.is_empty() && sealed_bytes < SEAL_AHEAD_BYTES {
+            while !output.is_empty() && self.sealed.len() < SEAL_AHEAD_BYTES {
                 let length = output.len().min(RECORD_BYTES);
                 let contents = &output[..length];
                 self.protection.seal(contents, &mut self.sealed).map_err(io::Error::other)?;
                 output.advance(length);
-                sealed_bytes += length;
-            }
-            ready!(self.poll_sealed(cx))?;
-            if output.is_empty() {
-                return Pin::new(&mut self.io).poll_flush(cx);
             }
         }
     }
 
+    /// Writes what is sealed. When all of it has gone, the buffer goes back to the worker.
     fn poll_sealed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.sealed.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
-            let mut skip = self.written;
-            let mut filled = 0;
-            for (slice, record) in slices.iter_mut().zip(&self.sealed) {
-                *slice = IoSlice::new(&record[skip..]);
-                (skip, filled) = (0, filled + 1);
-            }
-            let io = Pin::new(&mut self.io);
-            let count = match &slices[..filled] {
-                [one] => ready!(io.poll_write(cx, one))?,
-                many => ready!(io.poll_write_vectored(cx, many))?,
-            };
+        while self.written < self.sealed.len() {
+            let rest = &self.sealed[self.written..];
+            let count = ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
-            while let Some(record) = self.sealed.front()
-                && self.written >= record.len()
-            {
-                self.written -= record.len();
-                self.sealed.pop_front();
-            }
         }
+        self.written = 0;
+        self.return_buffer();
         Poll::Ready(Ok(()))
     }
 
@@ -222,6 +229,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.close_sealed {
             self.close_sealed = true;
+            self.borrow_buffer();
             self.protection.seal_close(&mut self.sealed).map_err(io::Error::other)?;
         }
         ready!(self.poll_sealed(cx))?;

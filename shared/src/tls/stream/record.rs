@@ -3,14 +3,9 @@
 //! The algorithms come from the provider's cipher suite, so this works with every library behind
 //! `tls::provider`. Key updates are answered; our own keys are replaced before their limit.
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, Bytes, BytesMut};
 use rustls::client::ClientConnectionData;
-use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, OutboundChunks,
-    OutboundPlainMessage,
-};
+use rustls::crypto::cipher::{AeadKey, InboundOpaqueMessage, Iv, MessageDecrypter};
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{
@@ -18,8 +13,8 @@ use rustls::{
     InvalidMessage, ProtocolVersion, Tls13CipherSuite,
 };
 
-/// RFC 8446 §5.1: type, version, length.
-const HEADER_BYTES: usize = 5;
+use crate::tls::provider::{HEADER_BYTES, Sealer};
+
 /// RFC 8446 §5.2: a protected record is at most this long.
 const MAX_PROTECTED_BYTES: usize = (16 << 10) + 256;
 /// Handshake messages that may be cut into several records: tickets, key updates.
@@ -44,7 +39,7 @@ pub(super) struct Protection {
     suite: &'static Tls13CipherSuite,
     opener: Box<dyn MessageDecrypter>,
     opened: u64,
-    sealer: Box<dyn MessageEncrypter>,
+    sealer: Sealer,
     sealed: u64,
     /// Records sealed with the current keys.
     wear: u64,
@@ -75,7 +70,7 @@ impl Protection {
         let suite = suite.tls13().ok_or(Error::HandshakeNotComplete)?;
         let (sealed, key) = secrets.tx;
         let (key, iv) = parts(key)?;
-        let sealer = suite.aead_alg.encrypter(key, iv);
+        let sealer = Sealer::new(suite, key, iv)?;
         let (opened, key) = secrets.rx;
         let (key, iv) = parts(key)?;
         let opener = suite.aead_alg.decrypter(key, iv);
@@ -187,34 +182,35 @@ impl Protection {
     }
 
     /// Appends one record with `contents`; before it, new keys if these are worn out.
-    pub(super) fn seal(
-        &mut self,
-        contents: &[u8],
-        into: &mut VecDeque<Vec<u8>>,
-    ) -> Result<(), Error> {
+    pub(super) fn seal(&mut self, contents: &[u8], into: &mut Vec<u8>) -> Result<(), Error> {
         if self.wear >= self.suite.common.confidentiality_limit - 1 {
             self.update_sealing(into)?;
         }
         self.record(ContentType::ApplicationData, contents, into)
     }
 
+    /// Whether the peer has asked for new keys and not got them yet.
+    pub(super) fn owes_key_update(&self) -> bool {
+        self.key_update_due
+    }
+
     /// RFC 8446 §4.6.3: a requested update is answered before the next application data.
-    pub(super) fn answer_key_update(&mut self, into: &mut VecDeque<Vec<u8>>) -> Result<(), Error> {
+    pub(super) fn answer_key_update(&mut self, into: &mut Vec<u8>) -> Result<(), Error> {
         if std::mem::take(&mut self.key_update_due) {
             self.update_sealing(into)?;
         }
         Ok(())
     }
 
-    pub(super) fn seal_close(&mut self, into: &mut VecDeque<Vec<u8>>) -> Result<(), Error> {
+    pub(super) fn seal_close(&mut self, into: &mut Vec<u8>) -> Result<(), Error> {
         self.record(ContentType::Alert, &CLOSE_NOTIFY, into)
     }
 
-    fn update_sealing(&mut self, into: &mut VecDeque<Vec<u8>>) -> Result<(), Error> {
+    fn update_sealing(&mut self, into: &mut Vec<u8>) -> Result<(), Error> {
         self.record(ContentType::Handshake, &[KEY_UPDATE, 0, 0, 1, 0], into)?;
         let (sealed, key) = self.schedule.next_sealing()?;
         let (key, iv) = parts(key)?;
-        self.sealer = self.suite.aead_alg.encrypter(key, iv);
+        self.sealer = Sealer::new(self.suite, key, iv)?;
         (self.sealed, self.wear) = (sealed, sealed);
         Ok(())
     }
@@ -229,11 +225,9 @@ impl Protection {
         &mut self,
         typ: ContentType,
         contents: &[u8],
-        into: &mut VecDeque<Vec<u8>>,
+        into: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        let payload = OutboundChunks::Single(contents);
-        let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
-        into.push_back(self.sealer.encrypt(plain, self.sealed)?.encode());
+        self.sealer.seal(typ, contents, self.sealed, into)?;
         self.sealed += 1;
         self.wear = self.wear.saturating_add(1);
         Ok(())

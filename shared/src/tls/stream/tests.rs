@@ -127,8 +127,8 @@ async fn a_changed_record_is_refused() {
     let (mut client, mut server) = pair(1 << 16).await;
     let mut output = BytesMut::from(&b"hello"[..]);
     client.protection.seal(&output.split(), &mut client.sealed).unwrap();
-    let last = client.sealed[0].len() - 1;
-    client.sealed[0][last] ^= 1;
+    let last = client.sealed.len() - 1;
+    client.sealed[last] ^= 1;
     poll_fn(|cx| client.poll_write(cx, &mut output)).await.unwrap();
     assert!(poll_fn(|cx| server.poll_read(cx)).await.is_err());
 }
