@@ -57,7 +57,7 @@ impl Direction {
                     self.state = State::Done;
                 }
                 State::Sending(pending) => {
-                    let sent = ready!(sink.poll_send(cx, pending.bytes())).map_err(Fault::Sink)?;
+                    let sent = ready!(pending.poll_send(cx, sink)).map_err(Fault::Sink)?;
                     count.set(count.get() + sent as u64);
                     source.consumed(sent);
                     moved_bytes += sent;
@@ -108,8 +108,12 @@ fn read<S: Endpoint, D: Endpoint>(
         let received = ready!(source.poll_recv(cx, scratch)).map_err(Fault::Source)?;
         let pending = match received {
             Received::End => return Poll::Ready(Ok(Turn::Ended)),
-            Received::Shared(bytes) => {
-                return Poll::Ready(Ok(Turn::Left(0, Pending::shared(bytes))));
+            Received::Shared(first) => {
+                let pending = Pending::shared(first, || match source.poll_recv(cx, scratch) {
+                    Poll::Ready(Ok(Received::Shared(more))) => Some(more),
+                    _ => None,
+                });
+                return Poll::Ready(Ok(Turn::Left(0, pending)));
             }
             Received::Scratch(length) => &scratch[..length],
         };

@@ -1,6 +1,6 @@
 //! What the copy loop needs of a side: a socket, or a stream of a tunnel.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -49,7 +49,8 @@ pub enum Abort {
 
 /// One side of a copy. All calls come from one task.
 pub trait Endpoint: Unpin {
-    /// What has arrived, in `scratch` or in a chunk of its own.
+    /// What has arrived, in `scratch` or in a chunk of its own. An end and a failure are told again
+    /// to who asks again.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -58,6 +59,15 @@ pub trait Endpoint: Unpin {
 
     /// Takes a part of `bytes`, at least one byte.
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>>;
+
+    /// As `poll_send`, of the first of `slices` or more; none of them is empty.
+    fn poll_send_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, Cut>> {
+        self.poll_send(cx, slices.first().map_or(&[], |slice| slice))
+    }
 
     /// Says that no more will be sent, after everything that was.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>>;
@@ -84,8 +94,15 @@ impl Endpoint for TcpStream {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>> {
-        let sent = ready!(Pin::new(self).poll_write(cx, bytes)).map_err(socket_cut)?;
-        Poll::Ready(if sent == 0 { Err(Cut::Reset) } else { Ok(sent) })
+        sent(ready!(Pin::new(self).poll_write(cx, bytes)))
+    }
+
+    fn poll_send_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, Cut>> {
+        sent(ready!(Pin::new(self).poll_write_vectored(cx, slices)))
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
@@ -159,6 +176,17 @@ impl Endpoint for Upstream {
         }
     }
 
+    fn poll_send_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, Cut>> {
+        match self {
+            Self::Socket(socket) => socket.poll_send_vectored(cx, slices),
+            Self::Tunnel(stream) => stream.poll_send_vectored(cx, slices),
+        }
+    }
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         match self {
             Self::Socket(socket) => Endpoint::poll_end(socket, cx),
@@ -189,6 +217,14 @@ fn stream_cut(error: StreamError) -> Cut {
         }
         StreamError::Reset(_) | StreamError::Connection(_) => Cut::Tunnel(error),
     }
+}
+
+fn sent(result: io::Result<usize>) -> Poll<Result<usize, Cut>> {
+    Poll::Ready(match result {
+        Ok(0) => Err(Cut::Reset),
+        Ok(count) => Ok(count),
+        Err(error) => Err(socket_cut(error)),
+    })
 }
 
 fn socket_cut(error: io::Error) -> Cut {
