@@ -37,6 +37,8 @@ pub(super) struct State {
     /// Clones of the client handle; a client connection without any closes when it is idle.
     pub(super) handles: usize,
     driver: Option<Waker>,
+    /// Counts turns of the driver.
+    turn: u64,
     /// Why the connection is over, once it is.
     ended: Option<Error>,
 }
@@ -60,6 +62,8 @@ struct Slot {
     end: Option<End>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// The driver's turn in which the oldest unread payload came.
+    waits_since: u64,
     /// The round of the last send, and how much was sent in it.
     round: u64,
     sent_bytes: usize,
@@ -87,6 +91,7 @@ impl Connection {
             incoming: VecDeque::new(),
             handles: 0,
             driver: None,
+            turn: 0,
             ended: None,
         };
         Rc::new(Self { state: RefCell::new(state) })
@@ -125,6 +130,11 @@ impl State {
         }
     }
 
+    /// A new turn of the driver: readers that could have read have done so.
+    pub(super) fn begin_turn(&mut self) {
+        self.turn += 1;
+    }
+
     /// Feeds the engine and passes on what it makes of it.
     pub(super) fn receive(&mut self, bytes: Bytes, now: Instant) -> Result<(), ConnectionError> {
         let result = self.engine.receive(bytes, now);
@@ -149,7 +159,7 @@ impl State {
                 }
             }
             Event::Data { stream, payload } => match self.slots.get_mut(&stream) {
-                Some(slot) => slot.receive(payload),
+                Some(slot) => slot.receive(payload, self.turn),
                 None => self.engine.consume(stream, payload.len()),
             },
             Event::End { stream } => self.finish(stream, End::Stream),
@@ -349,16 +359,21 @@ impl State {
 }
 
 impl Slot {
-    fn receive(&mut self, payload: Bytes) {
+    fn receive(&mut self, payload: Bytes, turn: u64) {
         wake(&mut self.reader);
         match self.received.back_mut() {
             Some(last) if payload.len() + last.len() <= MERGE_BYTES => {
                 *last = [&last[..], &payload[..]].concat().into();
             }
-            Some(_) if payload.len() <= MERGE_BYTES => {
+            // Whoever left the older payload for a whole turn will leave this one, too.
+            Some(_) if payload.len() <= MERGE_BYTES || self.waits_since != turn => {
                 self.received.push_back(Bytes::copy_from_slice(&payload));
             }
-            _ => self.received.push_back(payload),
+            Some(_) => self.received.push_back(payload),
+            None => {
+                self.waits_since = turn;
+                self.received.push_back(payload);
+            }
         }
     }
 

@@ -89,6 +89,7 @@ impl<T: Transport> Driver<T> {
 
     fn run(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let now = Instant::now();
+        self.connection.state().begin_turn();
         self.read(cx, now)?;
         self.keep_time(cx, now)?;
         self.write(cx)

@@ -57,7 +57,11 @@ impl Direction {
                     self.state = State::Done;
                 }
                 State::Sending(pending) => {
-                    let sent = ready!(pending.poll_send(cx, sink)).map_err(Fault::Sink)?;
+                    let Poll::Ready(sent) = pending.poll_send(cx, sink) else {
+                        pending.settle();
+                        return Poll::Pending;
+                    };
+                    let sent = sent.map_err(Fault::Sink)?;
                     count.set(count.get() + sent as u64);
                     source.consumed(sent);
                     moved_bytes += sent;

@@ -32,6 +32,9 @@ pub(super) fn with<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
 /// 16 KiB at most.
 pub(super) const CHUNKS: usize = 16;
 
+/// A quarter of the buffer that tunnels are read into (`tls::Stream`).
+const SHORT_BYTES: usize = 64 * 1024;
+
 /// Bytes that were read and not yet passed on.
 pub(super) enum Pending {
     /// Chunks of their own, none of them empty.
@@ -72,6 +75,19 @@ impl Pending {
                     *slice = IoSlice::new(chunk);
                 }
                 sink.poll_send_vectored(cx, &slices[..chunks.len()])
+            }
+        }
+    }
+
+    /// The sink will be a while: a short chunk must not keep the whole buffer alive that it was read
+    /// into with those of others.
+    pub(super) fn settle(&mut self) {
+        if let Self::Shared(chunks) = self {
+            let length: usize = chunks.iter().map(Bytes::len).sum();
+            if length <= SHORT_BYTES {
+                let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+                chunks.iter().for_each(|chunk| buffer.extend_from_slice(chunk));
+                *self = Self::Copied { buffer, from: 0 };
             }
         }
     }
