@@ -16,6 +16,8 @@ use shared::drain;
 use shared::identity::TrustDomain;
 use shared::telemetry::Format;
 
+use crate::pods::share::Limits;
+
 pub use self::settings::{CA, RUN, Setting};
 pub use self::source::{Environment, Given, ProcessEnvironment, Source};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub servers: Servers,
     /// Serve this one pod, in the namespace of the process, instead of the pods of the node.
     pub dedicated: Option<PodRef>,
+    /// What one pod may take of the node.
+    pub pods: Limits,
     /// Names of this part of the mesh.
     pub names: Names,
     /// Limits of tunnels.
@@ -219,6 +223,7 @@ impl Config {
             istio_version: read.variable_or("ISTIO_META_ISTIO_VERSION", "unknown"),
         };
         let servers = servers(&mut read);
+        let pods = read.pod_limits();
         let names = Names {
             network: read.variable_or("NETWORK", ""),
             cluster: read.cluster(),
@@ -230,7 +235,7 @@ impl Config {
         match (mesh, identity) {
             (Some(mesh), Some(identity)) if errors.is_empty() => {
                 let feed = Feed::Dir { mesh };
-                Ok(Self { feed, node, identity, process, servers, dedicated, names, tunnel })
+                Ok(Self { feed, node, identity, process, servers, dedicated, pods, names, tunnel })
             }
             _ => Err(errors),
         }

@@ -5,6 +5,7 @@
 //! | [`registry`] | the list of pods that should be served, made true again and again |
 //! | [`enrol`] | what it takes to serve one pod, and to let it go |
 //! | `accept` | the loop from a listener to a worker |
+//! | [`share`] | what one pod may take of its node |
 //! | [`status`] | what is said about it: dump, readiness, metrics |
 //!
 //! Invariants: listeners exist before rules lead to them; rules are gone before listeners close when
@@ -14,6 +15,7 @@
 mod accept;
 pub mod enrol;
 pub mod registry;
+pub mod share;
 pub mod status;
 
 use std::fmt;

@@ -228,6 +228,7 @@ fn pods_config(config: &Config) -> pods::Config {
     pods::Config {
         trust_domain: config.identity.trust_domain.clone(),
         dedicated: dedicated(config),
+        limits: config.pods,
         ..Default::default()
     }
 }

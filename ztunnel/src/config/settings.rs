@@ -109,6 +109,20 @@ pub(super) const DEDICATED: &Setting = setting!(
     "NAMESPACE/POD",
     "serve this one pod, in the current network namespace and without capture"
 );
+pub(super) const POD_CONNECTIONS: &Setting = setting!(
+    "pod-connections",
+    "CULVERT_POD_CONNECTIONS",
+    &[],
+    "N",
+    "connections of one pod at a time, more wait; 0: no limit [default: half of the descriptors]"
+);
+pub(super) const POD_CONNECTION_RATE: &Setting = setting!(
+    "pod-connection-rate",
+    "CULVERT_POD_CONNECTION_RATE",
+    &[],
+    "N",
+    "new connections of one pod per second, more wait; 0: no limit [default: 5000]"
+);
 const LISTEN: &Setting =
     setting!("listen", "CULVERT_LISTEN", &[], "ADDR", "where the authority listens");
 const LEAF_TTL: &Setting = setting!(
@@ -134,6 +148,8 @@ pub const RUN: &[&Setting] = &[
     STATS,
     READY,
     DEDICATED,
+    POD_CONNECTIONS,
+    POD_CONNECTION_RATE,
 ];
 
 /// Settings of `ztunnel ca`.

@@ -12,7 +12,7 @@ use shared::telemetry::Format;
 
 use super::settings::{self, Setting};
 use super::source::Source;
-use super::{Authority, Identity, ParseError, PodRef};
+use super::{Authority, Identity, Limits, ParseError, PodRef};
 
 /// Reads settings one by one; mistakes are kept and the default is used on.
 pub(super) struct Reader<'a, S> {
@@ -176,6 +176,23 @@ impl<'a, S: Source> Reader<'a, S> {
                 cpus
             }
         }
+    }
+
+    /// What one pod may take of the node.
+    pub(super) fn pod_limits(&mut self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            connections: self.count(settings::POD_CONNECTIONS, default.connections),
+            per_second: self.count(settings::POD_CONNECTION_RATE, default.per_second),
+        }
+    }
+
+    fn count<T: FromStr>(&mut self, setting: &Setting, default: T) -> T {
+        let Some((origin, value)) = self.text(setting) else { return default };
+        value.parse().unwrap_or_else(|_| {
+            self.wrong(&origin, &value, "is not a number; 0 means no limit");
+            default
+        })
     }
 
     pub(super) fn address(&mut self, setting: &Setting, default: SocketAddr) -> SocketAddr {

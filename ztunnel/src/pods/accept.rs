@@ -1,6 +1,7 @@
 //! From a listener to a worker: accepts, picks the least loaded worker, hands over.
 //!
-//! Invariants: a failing accept never ends the loop and never spins; when the process drains, no
+//! Invariants: a failing accept never ends the loop and never spins; a pod that opens connections
+//! as fast as it can waits for others after each few and at the limits of its share; when the process drains, no
 //! connection that the kernel has completed is reset: it moves to the other process's listener,
 //! or it is accepted before ours closes.
 //! Not here: the connection's life ([`Serve`]).
@@ -18,17 +19,22 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
+use crate::pods::share::{Place, Share};
 use crate::pods::{Pod, Serve, Side};
 use crate::redirect::{capture, sockets};
 
 /// First pause after the process ran out of something, doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// Connections accepted before the worker's other tasks get their turn. Each is worth a handshake,
+/// so more would let one pod hold up the requests of others for milliseconds.
+const TURN_CONNECTIONS: u32 = 8;
 
 /// Where the connections of one listener go.
 pub(super) struct Door<S> {
     pub side: Side,
     pub pod: Arc<Pod>,
+    pub share: Arc<Share>,
     pub workers: Workers,
     pub serve: Arc<S>,
 }
@@ -56,6 +62,7 @@ impl<S: Serve> Door<S> {
         let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         let mut draining = std::pin::pin!(self.pod.drain.draining());
         let mut pause = FIRST_PAUSE;
+        let mut turn = 0;
         loop {
             let accepted = tokio::select! {
                 // Nothing new once draining has begun.
@@ -65,8 +72,20 @@ impl<S: Serve> Door<S> {
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    self.hand_over(socket, peer);
+                    let place = tokio::select! {
+                        place = self.share.place() => Some(place),
+                        () = &mut draining => None,
+                    };
+                    let drains = place.is_none();
+                    self.hand_over(socket, peer, place);
+                    if drains {
+                        break;
+                    }
                     pause = FIRST_PAUSE;
+                    turn += 1;
+                    if turn % TURN_CONNECTIONS == 0 {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) if is_exhaustion(&error) => {
                     tracing::warn!(pod = %self.pod.workload, side = self.side.as_str(), %error,
@@ -80,7 +99,8 @@ impl<S: Serve> Door<S> {
         }
         if self.pod.drain.phase() == Phase::Draining && !self.queue_moves(listener.get_ref()) {
             while let Ok((socket, peer)) = accept(listener.get_ref()) {
-                self.hand_over(socket, peer);
+                // What the kernel has completed is served whatever the share.
+                self.hand_over(socket, peer, None);
             }
         }
         Ok(())
@@ -95,7 +115,7 @@ impl<S: Serve> Door<S> {
         })
     }
 
-    fn hand_over(&self, socket: OwnedFd, peer: SocketAddr) {
+    fn hand_over(&self, socket: OwnedFd, peer: SocketAddr, place: Option<Place>) {
         let to = self.workers.least_loaded();
         let (side, pod, serve) = (self.side, Arc::clone(&self.pod), Arc::clone(&self.serve));
         let guard = pod.drain.guard();
@@ -119,7 +139,7 @@ impl<S: Serve> Door<S> {
                 () = serve.serve(side, pod, socket, peer) => {}
                 () = forced => {}
             }
-            drop(guard);
+            drop((guard, place));
         });
         debug_assert!(workers::current().is_some(), "accept loops run on workers");
     }

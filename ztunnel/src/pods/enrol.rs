@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounterVec;
 use shared::drain;
 use shared::feed::LocalPod;
 use shared::identity::{CertStore, ParseError, SpiffeId, TrustDomain};
@@ -19,6 +20,7 @@ use shared::mesh::Uid;
 use shared::workers::Workers;
 
 use crate::pods::accept::Door;
+use crate::pods::share::{Limits, Share};
 use crate::pods::{Pod, PodName, Serve, Side};
 use crate::redirect::{
     Capture, Home, Namespace, NamespaceId, PROXY_MARK, Ports, Sockets, capture, netns,
@@ -100,6 +102,8 @@ pub(super) struct Means<S> {
     pub workers: Workers,
     pub certificates: CertStore,
     pub serve: Arc<S>,
+    pub limits: Limits,
+    pub waits: IntCounterVec,
 }
 
 /// Where a pod's sockets open: checked, not yet changed.
@@ -198,9 +202,12 @@ impl Enrolment {
         };
         // All are bound before any accepts: a failure then costs no connection.
         let bound = Side::ALL.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let waits = means.waits.clone();
+        let share = Arc::new(Share::new(self.pod.workload.clone(), means.limits, waits));
         for (side, listener) in bound {
             Door {
                 side,
+                share: Arc::clone(&share),
                 pod: Arc::clone(&self.pod),
                 workers: means.workers.clone(),
                 serve: Arc::clone(&means.serve),

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::pods::enrol::{self, Enrolment, Error, Means, Place};
+use crate::pods::share::Limits;
 use crate::pods::status::{Entry, Problem, State};
 use crate::pods::{PodName, Serve, Status};
 use crate::redirect::{Home, PROXY_MARK, Ports, Sockets, capture, netns};
@@ -42,6 +43,8 @@ pub struct Config {
     pub dedicated: Option<(Arc<str>, Arc<str>)>,
     /// How often refused pods are tried again and namespaces looked after; default 5 s (Istio ztunnel).
     pub retry: Duration,
+    /// What one pod may take of the node.
+    pub limits: Limits,
 }
 
 impl Default for Config {
@@ -51,6 +54,7 @@ impl Default for Config {
             ports: Ports::default(),
             dedicated: None,
             retry: Duration::from_secs(5),
+            limits: Limits::default(),
         }
     }
 }
@@ -124,7 +128,10 @@ impl<S: Serve> Pods<S> {
             home.probe().map_err(StartError::Namespaces)?;
             Sockets::here(Some(PROXY_MARK)).probe().map_err(StartError::Mark)?;
         }
+        let status = Status::new();
         let means = Arc::new(Means {
+            limits: config.limits,
+            waits: status.waits(),
             home,
             trust_domain: config.trust_domain.clone(),
             ports: config.ports,
@@ -135,7 +142,7 @@ impl<S: Serve> Pods<S> {
         Ok(Self {
             config,
             means,
-            status: Status::new(),
+            status,
             desired: BTreeMap::new(),
             slots: BTreeMap::new(),
             steps: JoinSet::new(),

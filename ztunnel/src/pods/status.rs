@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 use shared::mesh::Uid;
 use tokio::sync::watch;
 
@@ -74,6 +74,7 @@ struct Metrics {
     pending: IntGauge,
     started: IntCounter,
     stopped: IntCounter,
+    waits: IntCounterVec,
 }
 
 impl Status {
@@ -96,10 +97,21 @@ impl Status {
         self.ready.subscribe()
     }
 
-    /// `workload_manager_*`, for the process's registry.
+    /// `workload_manager_*` and `culvert_pod_*`, for the process's registry.
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let Metrics { active, pending, started, stopped } = self.metrics.clone();
-        vec![Box::new(active), Box::new(pending), Box::new(started), Box::new(stopped)]
+        let Metrics { active, pending, started, stopped, waits } = self.metrics.clone();
+        vec![
+            Box::new(active),
+            Box::new(pending),
+            Box::new(started),
+            Box::new(stopped),
+            Box::new(waits),
+        ]
+    }
+
+    /// Counts how often which pod waited at which limit of its share.
+    pub(super) fn waits(&self) -> IntCounterVec {
+        self.metrics.waits.clone()
     }
 
     /// Publishes the whole picture; `listed` once a list of pods has been seen.
@@ -134,6 +146,15 @@ impl Metrics {
             pending: gauge("workload_manager_pending_proxy_count", "Pods that wait to be served"),
             started: counter("workload_manager_proxies_started_total", "Pods enrolled so far"),
             stopped: counter("workload_manager_proxies_stopped_total", "Pods withdrawn so far"),
+            waits: waits(),
         }
     }
+}
+
+pub(super) fn waits() -> IntCounterVec {
+    let opts = Opts::new(
+        "culvert_pod_limit_waits_total",
+        "Times a new connection of a pod waited at a limit of the pod's share",
+    );
+    IntCounterVec::new(opts, &["namespace", "pod", "limit"]).expect("the name is legal")
 }
