@@ -86,7 +86,8 @@ pub async fn carry(
     socket: TcpStream,
     ends: (SocketAddr, SocketAddr),
 ) {
-    let connected = match connect::reach(worker, pod, ends).await {
+    // Boxed: a connection lives long after it was made, and the way to it is twenty times as large.
+    let connected = match Box::pin(connect::reach(worker, pod, ends)).await {
         Ok(connected) => connected,
         Err(failed) => {
             let outcome = Outcome::from(&failed.error);

@@ -13,7 +13,7 @@ use crate::inbound::target::Listener;
 use crate::inbound::{Error, TargetError, application};
 use crate::metrics::{self, ConnectionLog, Story};
 use crate::node::OnWorker;
-use crate::node::permits::Case;
+use crate::node::permits::{Case, Watch};
 use crate::outbound::resolve::OWN_PORTS;
 use crate::outcome::Outcome;
 use crate::pods::Pod;
@@ -39,16 +39,29 @@ pub async fn deliver_plaintext(
     socket: TcpStream,
     ends: (SocketAddr, SocketAddr),
 ) {
+    // Boxed: a connection lives long after it was made.
+    match Box::pin(connect(worker, pod, ends)).await {
+        Some((application, watch, log)) => application::run(socket, application, watch, log).await,
+        None => socket.abort(Abort::Cut),
+    }
+}
+
+/// From the captured connection to the application's; none when it was refused.
+async fn connect(
+    worker: &Rc<OnWorker>,
+    pod: &Arc<Pod>,
+    ends: (SocketAddr, SocketAddr),
+) -> Option<(TcpStream, Watch, ConnectionLog)> {
     let (from, to) = ends;
-    let refuse = |socket: TcpStream, error: &Error| {
+    let refuse = |error: &Error| {
         metrics::refuse(worker, Direction::Inbound, ends, Outcome::from(error), error);
-        socket.abort(Abort::Cut);
+        None
     };
     if OWN_PORTS.contains(&to.port()) {
-        return refuse(socket, &TargetError::PortReserved(to.port()).into());
+        return refuse(&TargetError::PortReserved(to.port()).into());
     }
     let Some(workload) = worker.workload(pod).await else {
-        return refuse(socket, &Error::WorkloadUnknown(pod.workload.clone()));
+        return refuse(&Error::WorkloadUnknown(pod.workload.clone()));
     };
     let mesh = worker.node.mesh.load();
     let listener =
@@ -79,13 +92,10 @@ pub async fn deliver_plaintext(
         }
     };
     match connected {
-        Ok((application, watch)) => {
-            let log = ConnectionLog::open(worker, story);
-            application::run(socket, application, watch, log).await;
-        }
+        Ok((application, watch)) => Some((application, watch, ConnectionLog::open(worker, story))),
         Err(error) => {
             story.fail(worker, Outcome::from(&error), &error);
-            socket.abort(Abort::Cut);
+            None
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 use shared::authz::Permit;
-use shared::hbone::{self, Incoming};
+use shared::hbone::{self, Incoming, Stream};
 use shared::headers::{BAGGAGE, Baggage, FORWARDED_NETWORK, Forwarded, TraceParent, refusal};
 use shared::mesh::{Mesh, Workload};
 use shared::telemetry::access::Direction;
@@ -26,15 +26,29 @@ struct Admitted {
     delivery: Delivery,
 }
 
+/// A tunnel to an application.
+struct Connected {
+    stream: Stream,
+    application: TcpStream,
+    watch: Watch,
+    log: ConnectionLog,
+}
+
 /// Serves a stream until it ends.
-pub(super) async fn serve(tunnel: &Tunnel, mut incoming: Incoming) {
+pub(super) async fn serve(tunnel: &Tunnel, incoming: Incoming) {
+    // Boxed: a connection lives long after it was made.
+    if let Some(Connected { stream, application, watch, log }) =
+        Box::pin(connect(tunnel, incoming)).await
+    {
+        application::run(stream, application, watch, log).await;
+    }
+}
+
+/// From the request to the 200; none when the stream was refused.
+async fn connect(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Connected> {
     let Some(workload) = tunnel.worker.workload(&tunnel.pod).await else {
-        return refuse(
-            tunnel,
-            incoming,
-            None,
-            &Error::WorkloadUnknown(tunnel.pod.workload.clone()),
-        );
+        let error = Error::WorkloadUnknown(tunnel.pod.workload.clone());
+        return refuse(tunnel, incoming, None, &error);
     };
     let (story, admitted) = match admit(tunnel, &workload, &incoming) {
         Ok(prepared) => prepared,
@@ -45,7 +59,7 @@ pub(super) async fn serve(tunnel: &Tunnel, mut incoming: Incoming) {
         Err(error) => return refuse(tunnel, incoming, Some(&story), &error),
     };
     let connected = tokio::select! {
-        connected = connect(tunnel, &permit, &delivery) => connected,
+        connected = dial(tunnel, &permit, &delivery) => connected,
         () = incoming.cancelled() => Err(Error::ClientGone),
         denial = watch.revoked() => Err(denial.into()),
     };
@@ -58,7 +72,7 @@ pub(super) async fn serve(tunnel: &Tunnel, mut incoming: Incoming) {
         headers.insert(BAGGAGE, Baggage::describe(&workload));
     }
     let log = ConnectionLog::open(&tunnel.worker, story);
-    application::run(incoming.accept(&headers), application, watch, log).await;
+    Some(Connected { stream: incoming.accept(&headers), application, watch, log })
 }
 
 /// Checks the target and decides. The outer error is one before anything is known about the
@@ -132,11 +146,7 @@ fn source(tunnel: &Tunnel, mesh: &Mesh, workload: &Workload, headers: &HeaderMap
     }
 }
 
-async fn connect(
-    tunnel: &Tunnel,
-    permit: &Permit,
-    delivery: &Delivery,
-) -> Result<TcpStream, Error> {
+async fn dial(tunnel: &Tunnel, permit: &Permit, delivery: &Delivery) -> Result<TcpStream, Error> {
     let (to, from) = match delivery.loopback {
         // Another source than loopback would be dropped on the way to loopback.
         Some(loopback) => (loopback, None),
@@ -154,7 +164,12 @@ async fn connect(
 }
 
 /// Tells why, here and to the peer.
-fn refuse(tunnel: &Tunnel, incoming: Incoming, story: Option<&Story>, error: &Error) {
+fn refuse<T>(
+    tunnel: &Tunnel,
+    incoming: Incoming,
+    story: Option<&Story>,
+    error: &Error,
+) -> Option<T> {
     let outcome = Outcome::from(error);
     match story {
         Some(story) => story.fail(&tunnel.worker, outcome, error),
@@ -165,6 +180,7 @@ fn refuse(tunnel: &Tunnel, incoming: Incoming, story: Option<&Story>, error: &Er
     }
     debug_assert_ne!(outcome.status(), StatusCode::OK);
     incoming.refuse(outcome.status(), &refusal(outcome.code()));
+    None
 }
 
 /// Whether a tunnel connection ended by a fault of the peer that somebody should know of.
