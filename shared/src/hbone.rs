@@ -16,6 +16,7 @@ mod driver;
 pub mod engine;
 mod error;
 mod hpack;
+mod output;
 mod pool;
 mod server;
 mod stream;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::engine::{Capacity, ConnectionError, Engine, Event, NumberHasher, Reason, StreamId};
 use super::error::{Error, StreamError};
+use super::output;
 use super::{Request, Response};
 
 /// Shared by all handles of a connection.
@@ -58,7 +59,7 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Slot {
     received: VecDeque<Bytes>,
-    response: Option<Response>,
+    response: Option<Box<Response>>,
     end: Option<End>,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -80,6 +81,9 @@ enum End {
 const MERGE_BYTES: usize = 4 << 10;
 /// When several streams wait, none puts more than this into the output per round.
 const QUANTUM_BYTES: usize = 64 << 10;
+
+/// Entries for which a list keeps room.
+const FEW: usize = 8;
 
 impl Connection {
     pub(super) fn new(engine: Engine) -> Rc<Self> {
@@ -135,6 +139,15 @@ impl State {
         self.turn += 1;
     }
 
+    /// Gives back the room that a burst needed in lists that are empty now.
+    pub(super) fn shrink(&mut self) {
+        self.engine.shrink();
+        if self.incoming.is_empty() {
+            self.incoming.shrink_to(FEW);
+        }
+        self.slots.shrink_to(2 * self.slots.len());
+    }
+
     /// Feeds the engine and passes on what it makes of it.
     pub(super) fn receive(&mut self, bytes: Bytes, now: Instant) -> Result<(), ConnectionError> {
         let result = self.engine.receive(bytes, now);
@@ -153,7 +166,7 @@ impl State {
             }
             Event::Response { stream, response, end } => {
                 if let Some(slot) = self.slots.get_mut(&stream) {
-                    slot.response = Some(response);
+                    slot.response = Some(Box::new(response));
                     slot.end = end.then_some(End::Stream);
                     wake(&mut slot.reader);
                 }
@@ -229,7 +242,7 @@ impl State {
             return Poll::Ready(Err(Error::Closed));
         };
         if let Some(response) = slot.response.take() {
-            return Poll::Ready(Ok(response));
+            return Poll::Ready(Ok(*response));
         }
         if let Some(End::Reset(reason)) = slot.end {
             return Poll::Ready(Err(Error::Reset(reason)));
@@ -305,6 +318,7 @@ impl State {
                 let share =
                     if queue.contended { QUANTUM_BYTES - slot.sent_bytes } else { usize::MAX };
                 let count = payload.len().min(share);
+                output::lend(self.engine.output(), count);
                 let count = self.engine.send_data(stream, &payload[..count]);
                 slot.sent_bytes += count;
                 self.wake_driver();

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::Connection;
 use super::engine::Role;
 use super::error::Error;
+use super::output;
 use super::transport::Transport;
 
 /// Future that runs one connection until it is over.
@@ -49,8 +49,6 @@ const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
 /// How long we wait for the peer's end after ours: closing with unread bytes would make TCP
 /// throw away what the peer has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
-/// Output buffers above this size are given back when the connection rests.
-const IDLE_OUTPUT_BYTES: usize = 16 << 10;
 
 impl<T: Transport> Driver<T> {
     pub(super) fn new(transport: T, connection: Rc<Connection>, role: Role) -> Self {
@@ -128,11 +126,7 @@ impl<T: Transport> Driver<T> {
         let mut state = self.connection.state();
         while self.timer.as_mut().poll(cx).is_ready() {
             state.engine.on_deadline(now)?;
-            if state.engine.output().is_empty()
-                && state.engine.output().capacity() > IDLE_OUTPUT_BYTES
-            {
-                *state.engine.output() = BytesMut::new();
-            }
+            state.shrink();
             let next = state.engine.next_deadline().max(now + Duration::from_millis(1));
             self.timer.as_mut().reset(next);
         }
@@ -141,9 +135,15 @@ impl<T: Transport> Driver<T> {
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let mut state = self.connection.state();
+        let is_idle = state.engine.output().is_empty();
         match self.transport.poll_write(cx, state.engine.output()) {
             Poll::Pending => {}
-            Poll::Ready(Ok(())) => state.flushed(),
+            Poll::Ready(Ok(())) => {
+                if !is_idle {
+                    output::give_back(state.engine.output());
+                }
+                state.flushed();
+            }
             Poll::Ready(Err(error)) => return Err(transport_error(error)),
         }
         Ok(())

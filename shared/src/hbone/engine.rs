@@ -241,6 +241,15 @@ impl Engine {
         self.events.pop_front()
     }
 
+    /// Gives back the room that a burst needed in lists that are empty now.
+    pub fn shrink(&mut self) {
+        const FEW: usize = 8;
+        if self.events.is_empty() {
+            self.events.shrink_to(FEW);
+        }
+        self.streams.shrink();
+    }
+
     /// Bytes to write. The caller takes from the front what it has written.
     pub fn output(&mut self) -> &mut BytesMut {
         &mut self.output

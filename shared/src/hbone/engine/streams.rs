@@ -115,6 +115,10 @@ impl Streams {
         self.open.len()
     }
 
+    pub(super) fn shrink(&mut self) {
+        self.open.shrink_to(2 * self.open.len());
+    }
+
     pub(super) fn get(&self, id: StreamId) -> Option<&Stream> {
         self.open.get(&id)
     }
