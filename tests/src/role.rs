@@ -26,7 +26,7 @@ pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
         "echo" => block_on(servers::echo(parse(role, args))),
         "banner" => block_on(servers::banner(parse(role, args))),
         "http" => block_on(http::serve(parse(role, args))),
-        "load" => block_on(load::run(parse(role, args))),
+        "load" => load::run(&parse(role, args)),
         "tick" => block_on(tick::run(parse(role, args))),
         "hold" => block_on(hold::run(parse(role, args))),
         "stay" => block_on(stay(parse(role, args))),
@@ -76,10 +76,15 @@ async fn asked_to_end() {
     let (tx, rx) = tokio::sync::oneshot::channel();
     // Not tokio's standard input: its thread would keep the runtime from ending.
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        input_ended();
         let _ = tx.send(());
     });
     let _ = rx.await;
+}
+
+/// Returns when whoever started this role closes its input.
+fn input_ended() {
+    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
 }
 
 /// The last line of a role.
