@@ -181,6 +181,12 @@ impl Ztunnel {
         &mut self.running
     }
 
+    /// The process alone, for whoever watches it and nothing more.
+    #[must_use]
+    pub fn into_process(self) -> Running {
+        self.running
+    }
+
     /// Its log so far, line by line.
     #[must_use]
     pub fn log(&self) -> Vec<serde_json::Value> {

@@ -1,6 +1,7 @@
 //! The processes of a test: this program, run again as something else.
 //! A role that gives a result prints it as one JSON line at its end; the types are here too.
 
+pub mod bulk;
 pub mod exec;
 pub mod hold;
 pub mod http;
@@ -25,6 +26,7 @@ pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
         }
         "echo" => block_on(servers::echo(parse(role, args))),
         "banner" => block_on(servers::banner(parse(role, args))),
+        "bulk" => block_on(bulk::run(parse(role, args))),
         "http" => block_on(http::serve(parse(role, args))),
         "load" => load::run(&parse(role, args)),
         "tick" => block_on(tick::run(parse(role, args))),

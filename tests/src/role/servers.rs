@@ -69,7 +69,14 @@ async fn serve<F>(args: Args, each: F) -> anyhow::Result<()>
 where
     F: AsyncFn(TcpStream, SocketAddr) -> std::io::Result<()> + Clone + 'static,
 {
-    let listener = listen(args.listen)?;
+    accept(listen(args.listen)?, each).await
+}
+
+/// Treats each connection of `listener` in a task of its own, until told to end.
+pub(super) async fn accept<F>(listener: TcpListener, each: F) -> anyhow::Result<()>
+where
+    F: AsyncFn(TcpStream, SocketAddr) -> std::io::Result<()> + Clone + 'static,
+{
     let accept = async {
         loop {
             let (stream, peer) = listener.accept().await?;
