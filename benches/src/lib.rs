@@ -1,1 +1,3 @@
-//! Culvert.
+//! The benchmarks of Culvert that are more than one file.
+
+pub mod latency;

@@ -1,0 +1,191 @@
+//! One measurement: a load through a world, and what it cost.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use harness::eventually::pause;
+use harness::process::{Program, Running};
+use harness::role::{bulk, hold, load};
+use serde::de::DeserializeOwned;
+
+use super::backend::PATH;
+use super::cell::{Cell, Direction};
+use super::cost::{Cost, Meter, Part};
+use super::mode::World;
+use super::record::{Latency, Sample};
+
+/// Not counted: connections are opened, caches fill, workers join.
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
+/// For what should take no time at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Measures `cell` through `world` for `secs` seconds.
+///
+/// # Errors
+/// A process ended or did not answer; failures of single requests are part of the sample.
+pub(super) fn measure(world: &World, cell: Cell, secs: f64, round: u32) -> anyhow::Result<Sample> {
+    match cell {
+        Cell::Open { rate, connections } => requests(world, cell, secs, round, |program| {
+            program.args(["--rate", &rate.to_string()]).args(connections_flag(connections))
+        }),
+        Cell::Closed { connections } => requests(world, cell, secs, round, |program| {
+            program.args(connections_flag(connections))
+        }),
+        Cell::Fresh { connections } => requests(world, cell, secs, round, |program| {
+            program.args(connections_flag(connections)).arg("--fresh")
+        }),
+        Cell::Bulk { streams, direction } => bulk(world, cell, secs, round, streams, direction),
+        Cell::Idle { connections } => idle(world, cell, secs, round, connections),
+    }
+    .with_context(|| format!("{} through {}", cell.title(), world.mode.name()))
+}
+
+fn connections_flag(connections: u32) -> [String; 2] {
+    ["--connections".to_owned(), connections.to_string()]
+}
+
+fn requests(
+    world: &World,
+    cell: Cell,
+    secs: f64,
+    round: u32,
+    complete: impl FnOnce(Program) -> Program,
+) -> anyhow::Result<Sample> {
+    let target = world.targets.http.to_string();
+    let program = world.client.role("load").args(["--target", &target, "--path", PATH]);
+    let timed = timed(complete(program), secs);
+    let (report, costs): (load::Report, _) = watched(world, &world.backend.http, timed, secs)?;
+    let latency = Latency {
+        p50_us: report.p50_us,
+        p90_us: report.p90_us,
+        p99_us: report.p99_us,
+        p999_us: report.p999_us,
+        max_us: report.max_us,
+        histogram: report.histogram,
+    };
+    Ok(Sample {
+        mode: world.mode,
+        cell,
+        round,
+        seconds: report.seconds,
+        done: report.ok,
+        bytes: 0,
+        errors: report.errors,
+        unsent: report.unsent,
+        latency: Some(latency),
+        costs,
+    })
+}
+
+fn bulk(
+    world: &World,
+    cell: Cell,
+    secs: f64,
+    round: u32,
+    streams: u32,
+    direction: Direction,
+) -> anyhow::Result<Sample> {
+    let target = world.targets.bulk.to_string();
+    let mut program =
+        world.client.role("bulk").args(["--target", &target, "--streams", &streams.to_string()]);
+    if direction == Direction::Down {
+        program = program.arg("--down");
+    }
+    let (report, costs): (bulk::Report, _) =
+        watched(world, &world.backend.bulk, timed(program, secs), secs)?;
+    Ok(Sample {
+        mode: world.mode,
+        cell,
+        round,
+        seconds: report.seconds,
+        done: 0,
+        bytes: report.bytes,
+        errors: report.errors,
+        unsent: 0,
+        latency: None,
+        costs,
+    })
+}
+
+fn idle(
+    world: &World,
+    cell: Cell,
+    secs: f64,
+    round: u32,
+    connections: u32,
+) -> anyhow::Result<Sample> {
+    let target = world.targets.echo.to_string();
+    let mut hold = world
+        .client
+        .role("hold")
+        .args(["--target", &target])
+        .args(connections_flag(connections))
+        .start()?;
+    hold.line_with("holding", Duration::from_secs(120))?;
+    let watch = Watch::start(world, &hold, &world.backend.echo)?;
+    let started = std::time::Instant::now();
+    pause(Duration::from_secs_f64(secs));
+    let costs = watch.stop()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let report: hold::Report = hold.finish(Duration::from_secs(120))?;
+    let errors = report.error.map(|error| (error, u64::from(connections) - report.alive as u64));
+    Ok(Sample {
+        mode: world.mode,
+        cell,
+        round,
+        seconds,
+        done: report.alive as u64,
+        bytes: 0,
+        errors: errors.into_iter().collect(),
+        unsent: 0,
+        latency: None,
+        costs,
+    })
+}
+
+fn timed(program: Program, secs: f64) -> Program {
+    let warm_up = WARM_UP.as_secs_f64().to_string();
+    program.args(["--warm-up", &warm_up, "--seconds", &secs.to_string(), "--stay"])
+}
+
+/// Runs a client that says when it counts, and reads the meters at these moments.
+fn watched<T: DeserializeOwned>(
+    world: &World,
+    server: &Running,
+    program: Program,
+    secs: f64,
+) -> anyhow::Result<(T, Vec<Cost>)> {
+    let mut client = program.start()?;
+    let soon = WARM_UP + PATIENCE;
+    client.line_with(load::COUNTING, soon)?;
+    let watch = Watch::start(world, &client, server)?;
+    client.line_with(load::COUNTED, Duration::from_secs_f64(secs) + soon)?;
+    let costs = watch.stop()?;
+    Ok((client.finish(PATIENCE)?, costs))
+}
+
+/// The meters of all processes of a world at the start of a measurement.
+struct Watch(Vec<(Part, u32, Meter)>);
+
+impl Watch {
+    fn start(world: &World, client: &Running, server: &Running) -> anyhow::Result<Self> {
+        let mut parts = vec![(Part::Client, client.pid()), (Part::Server, server.pid())];
+        parts.extend(world.proxies.iter().map(|(part, proxy)| (*part, proxy.pid())));
+        let meters = parts.into_iter().map(|(part, pid)| {
+            let meter = Meter::read(pid).with_context(|| format!("{part:?} is gone"))?;
+            Ok((part, pid, meter))
+        });
+        Ok(Self(meters.collect::<anyhow::Result<_>>()?))
+    }
+
+    fn stop(&self) -> anyhow::Result<Vec<Cost>> {
+        // First all the counters, then what takes longer to read.
+        let later: Vec<Meter> = self
+            .0
+            .iter()
+            .map(|(part, pid, _)| Meter::read(*pid).with_context(|| format!("{part:?} is gone")))
+            .collect::<anyhow::Result<_>>()?;
+        let pairs = self.0.iter().zip(&later);
+        Ok(pairs.map(|((part, pid, before), after)| before.cost(after, *part, *pid)).collect())
+    }
+}

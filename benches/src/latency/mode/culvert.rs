@@ -1,0 +1,68 @@
+//! Culvert at layer 4: an authority, a ztunnel per node, a service and a policy, as a user has it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use harness::eventually::eventually;
+use harness::mesh_dir::Service;
+use harness::proxies::{Authority, Ztunnel};
+
+use super::{Ground, Mode, Targets, World};
+use crate::latency::backend::{BULK_PORT, Backend, ECHO_PORT, HTTP_PORT};
+use crate::latency::cost::Part;
+
+const SOON: Duration = Duration::from_secs(20);
+/// The service's virtual address.
+const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+
+pub(super) fn build() -> anyhow::Result<World> {
+    let ground = Ground::new(Mode::CulvertL4)?;
+    let backend = Backend::start(&ground.cluster, &ground.server)?;
+    let mesh = ground.cluster.mesh();
+    mesh.service(&Service {
+        name: "server",
+        namespace: "default",
+        addresses: &[SERVICE],
+        ports: &[HTTP_PORT, BULK_PORT, ECHO_PORT].map(|port| (port, port)),
+        app: "server",
+    })?;
+    mesh.strict("server")?;
+    mesh.policy(
+        "clients",
+        "server",
+        "ALLOW",
+        "  - from:\n    - source:\n        principals: [\"cluster.local/ns/default/sa/client\"]\n",
+    )?;
+    let authority = Authority::start(&ground.cluster, &ground.near, "24h")?;
+    let mut near = Ztunnel::start(&ground.cluster, &ground.near, &authority)?;
+    let mut far = Ztunnel::start(&ground.cluster, &ground.far, &authority)?;
+    near.ready()?;
+    far.ready()?;
+    let targets = Targets::at(SERVICE);
+    eventually(SOON, "the service answers through the mesh", || {
+        ground.client.get(&targets.http.to_string(), "/").map_err(|error| error.to_string())
+    })?;
+    proven(&far, &ground.client.identity()).context("mutual TLS is not in use")?;
+    let proxies = vec![(Part::Near, near.into_process()), (Part::Far, far.into_process())];
+    let rest = Box::new((authority, ground.cluster, ground.near, ground.far, ground.server));
+    Ok(World {
+        mode: Mode::CulvertL4,
+        client: ground.client,
+        targets,
+        proxies,
+        backend,
+        _rest: rest,
+    })
+}
+
+/// The server's ztunnel has seen the client's identity: nothing went past the mesh.
+fn proven(far: &Ztunnel, identity: &str) -> anyhow::Result<()> {
+    eventually(SOON, "the server's ztunnel logs the client's identity", || {
+        let lines = far.log();
+        let told = lines
+            .iter()
+            .any(|line| line["direction"] == "inbound" && line["src.identity"] == identity);
+        if told { Ok(()) } else { Err("no such line") }
+    })
+}

@@ -1,0 +1,19 @@
+//! No mesh: what the machine and the applications can do.
+
+use super::{Ground, Mode, Targets, World};
+use crate::latency::backend::Backend;
+
+pub(super) fn build() -> anyhow::Result<World> {
+    let ground = Ground::new(Mode::Direct)?;
+    let backend = Backend::start(&ground.cluster, &ground.server)?;
+    let targets = Targets::at(ground.server.ip());
+    let rest = Box::new((ground.cluster, ground.near, ground.far, ground.server));
+    Ok(World {
+        mode: Mode::Direct,
+        client: ground.client,
+        targets,
+        proxies: Vec::new(),
+        backend,
+        _rest: rest,
+    })
+}

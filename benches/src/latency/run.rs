@@ -1,0 +1,123 @@
+//! The order of measurements: round by round, cell by cell, all modes in turn, so that what
+//! changes on the machine over time hits all of them.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum as _;
+
+use super::args::{Args, as_typed};
+use super::cell::Cell;
+use super::measure::{WARM_UP, measure};
+use super::mode::{Mode, World};
+use super::record::{Record, Sample};
+use super::{machine, say, table};
+
+/// Runs the comparison and reports.
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let machine = machine::describe();
+    let cells = cells(args)?;
+    let mut record = Record {
+        machine,
+        secs: args.secs,
+        rounds: args.rounds,
+        missing: BTreeMap::new(),
+        samples: Vec::new(),
+    };
+    let modes = if args.modes.is_empty() { Mode::value_variants() } else { &args.modes };
+    let mut worlds = Vec::new();
+    for mode in modes {
+        say(&format!("setting up {}", mode.name()));
+        worlds.push(mode.build()?);
+    }
+    let mut progress = Progress::new(args, cells.len() * worlds.len());
+    for round in 1..=args.rounds {
+        for cell in &cells {
+            for turn in 0..worlds.len() {
+                // Another one goes first in each round.
+                let world: &World = &worlds[(turn + round as usize - 1) % worlds.len()];
+                let sample = measure(world, *cell, args.secs, round)?;
+                progress.done(&sample);
+                record.samples.push(sample);
+            }
+        }
+    }
+    drop(worlds);
+    if let Some(file) = &args.json {
+        std::fs::write(as_typed(file), serde_json::to_string(&record)?)?;
+    }
+    std::io::stdout().write_all(table::report(&record).as_bytes())?;
+    Ok(())
+}
+
+fn cells(args: &Args) -> anyhow::Result<Vec<Cell>> {
+    let mut cells = Cell::all();
+    let wanted = |cell: &Cell| args.cells.iter().any(|start| cell.name().starts_with(start));
+    cells.retain(|cell| args.cells.is_empty() || wanted(cell));
+    let names: Vec<_> = Cell::all().into_iter().map(Cell::name).collect();
+    anyhow::ensure!(!cells.is_empty(), "no such cell; there are {}", names.join(", "));
+    Ok(cells)
+}
+
+/// Tells where the run is and how long it will take.
+struct Progress {
+    started: Instant,
+    guess: Duration,
+    done: usize,
+    all: usize,
+    rounds: u32,
+}
+
+impl Progress {
+    fn new(args: &Args, per_round: usize) -> Self {
+        let each = WARM_UP + Duration::from_secs_f64(args.secs) + Duration::from_millis(300);
+        let all = per_round * args.rounds as usize;
+        let guess = each * all as u32;
+        say(&format!("{all} measurements, about {}", minutes(guess)));
+        Self { started: Instant::now(), guess, done: 0, all, rounds: args.rounds }
+    }
+
+    fn done(&mut self, sample: &Sample) {
+        self.done += 1;
+        let part = self.done as f64 / self.all as f64;
+        // The first few say little about the rest.
+        let seen = self.started.elapsed().div_f64(part);
+        let whole = self.guess.mul_f64(1.0 - part) + seen.mul_f64(part);
+        let left = whole.mul_f64(1.0 - part);
+        say(&format!(
+            "[{}/{}, {} left] round {}/{}  {:<28} {:<10} {}",
+            self.done,
+            self.all,
+            minutes(left),
+            sample.round,
+            self.rounds,
+            sample.cell.title(),
+            sample.mode.name(),
+            in_short(sample),
+        ));
+    }
+}
+
+fn minutes(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{}:{:02} min", seconds / 60, seconds % 60)
+}
+
+fn in_short(sample: &Sample) -> String {
+    let errors: u64 = sample.errors.values().sum();
+    let errors = if errors > 0 { format!(", {errors} errors") } else { String::new() };
+    let figure = match (sample.cell, &sample.latency) {
+        (Cell::Open { .. }, Some(latency)) => {
+            let ms = |us: u64| us as f64 / 1000.0;
+            let saturated = if sample.is_saturated() { ", saturated" } else { "" };
+            format!("p50 {:.2} p99 {:.2} ms{saturated}", ms(latency.p50_us), ms(latency.p99_us))
+        }
+        (Cell::Bulk { .. }, _) => {
+            format!("{:.2} Gbit/s", sample.bytes as f64 * 8.0 / 1e9 / sample.seconds)
+        }
+        (Cell::Idle { .. }, _) => format!("{} held", sample.done),
+        _ => format!("{:.0} req/s", sample.rate()),
+    };
+    format!("{figure}{errors}")
+}
