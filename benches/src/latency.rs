@@ -14,10 +14,12 @@
 mod args;
 mod backend;
 mod cell;
+mod certs;
 mod cost;
 mod machine;
 mod measure;
 mod mode;
+mod program;
 mod record;
 mod run;
 mod summary;

@@ -9,6 +9,7 @@ pub mod load;
 pub mod servers;
 pub mod sniff;
 pub mod tick;
+mod tls;
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::backend::has_nginx;
+use super::program::{ENVOY, HAPROXY, NGINX};
 use super::record::Machine;
 
 /// Describes this machine and the programs that take part.
@@ -27,29 +26,27 @@ pub(super) fn describe() -> Machine {
         memory_kib: memory_kib.unwrap_or_default(),
         started_s: since.as_secs(),
         command: format!("cargo bench --bench latency -- {}", args.join(" ")).trim().to_owned(),
-        backend: if has_nginx() { "nginx" } else { "the harness's own server (no nginx found)" }
-            .to_owned(),
+        backend: backend().to_owned(),
         versions: versions(),
         root: rustix::process::geteuid().is_root(),
     }
 }
 
+/// What answers the requests.
+fn backend() -> &'static str {
+    match NGINX.path() {
+        Some(_) => "nginx",
+        None => "the harness's own server, because there is no nginx",
+    }
+}
+
 fn versions() -> BTreeMap<String, String> {
-    let programs = [("nginx", "nginx", "-v")];
     let mut versions = BTreeMap::new();
     versions.insert("culvert".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
-    for (name, program, flag) in programs {
-        if let Some(version) = version(program, flag) {
-            versions.insert(name.to_owned(), version);
+    for program in [NGINX, ENVOY, HAPROXY] {
+        if let Some(version) = program.version() {
+            versions.insert(program.name.to_owned(), version);
         }
     }
     versions
-}
-
-/// The first line of what a program says about itself.
-fn version(program: &str, flag: &str) -> Option<String> {
-    let output = Command::new(harness::enter::find(program)?).arg(flag).output().ok()?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    said.lines().map(str::trim).find(|line| !line.is_empty()).map(ToOwned::to_owned)
 }

@@ -1,5 +1,6 @@
 //! One measurement: a load through a world, and what it cost.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -40,6 +41,15 @@ pub(super) fn measure(world: &World, cell: Cell, secs: f64, round: u32) -> anyho
     .with_context(|| format!("{} through {}", cell.title(), world.mode.name()))
 }
 
+/// A client's role, in the client's pod, that talks to `target`.
+fn client(world: &World, role: &str, target: SocketAddr) -> Program {
+    let program = world.client.role(role).args(["--target", &target.to_string()]);
+    match &world.client_tls {
+        Some(tls) => program.arg("--tls").arg(tls),
+        None => program,
+    }
+}
+
 fn connections_flag(connections: u32) -> [String; 2] {
     ["--connections".to_owned(), connections.to_string()]
 }
@@ -51,8 +61,7 @@ fn requests(
     round: u32,
     complete: impl FnOnce(Program) -> Program,
 ) -> anyhow::Result<Sample> {
-    let target = world.targets.http.to_string();
-    let program = world.client.role("load").args(["--target", &target, "--path", PATH]);
+    let program = client(world, "load", world.targets.http).args(["--path", PATH]);
     let timed = timed(complete(program), secs);
     let (report, costs): (load::Report, _) = watched(world, &world.backend.http, timed, secs)?;
     let latency = Latency {
@@ -68,7 +77,7 @@ fn requests(
         cell,
         round,
         seconds: report.seconds,
-        done: report.ok,
+        done: report.answers,
         bytes: 0,
         errors: report.errors,
         unsent: report.unsent,
@@ -85,9 +94,8 @@ fn bulk(
     streams: u32,
     direction: Direction,
 ) -> anyhow::Result<Sample> {
-    let target = world.targets.bulk.to_string();
     let mut program =
-        world.client.role("bulk").args(["--target", &target, "--streams", &streams.to_string()]);
+        client(world, "bulk", world.targets.bulk).args(["--streams", &streams.to_string()]);
     if direction == Direction::Down {
         program = program.arg("--down");
     }
@@ -114,13 +122,8 @@ fn idle(
     round: u32,
     connections: u32,
 ) -> anyhow::Result<Sample> {
-    let target = world.targets.echo.to_string();
-    let mut hold = world
-        .client
-        .role("hold")
-        .args(["--target", &target])
-        .args(connections_flag(connections))
-        .start()?;
+    let hold = client(world, "hold", world.targets.echo).args(connections_flag(connections));
+    let mut hold = hold.start()?;
     hold.line_with("holding", Duration::from_secs(120))?;
     let watch = Watch::start(world, &hold, &world.backend.echo)?;
     let started = std::time::Instant::now();

@@ -5,8 +5,13 @@
 
 mod culvert;
 mod direct;
+mod library;
+mod relay;
+mod sidecar;
 
-use std::net::SocketAddr;
+use std::any::Any;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
@@ -15,8 +20,9 @@ use harness::pod::{Pod, PodSpec};
 use harness::process::Running;
 use serde::{Deserialize, Serialize};
 
-use super::backend::Backend;
+use super::backend::{BULK_PORT, Backend, ECHO_PORT, HTTP_PORT};
 use super::cost::Part;
+use super::program::{ENVOY, HAPROXY};
 
 /// A data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -24,8 +30,14 @@ use super::cost::Part;
 pub(super) enum Mode {
     /// No mesh, no encryption
     Direct,
+    /// No mesh; client and server do mutual TLS themselves
+    Library,
     /// Culvert: a ztunnel per node, mutual TLS, layer 4
     CulvertL4,
+    /// An Envoy beside each pod, as Istio configures it: mutual TLS, HTTP, layer 7
+    Sidecar,
+    /// A pair of HAProxy: mutual TLS and nothing else
+    TlsRelay,
 }
 
 impl Mode {
@@ -38,8 +50,26 @@ impl Mode {
     pub(super) fn build(self) -> anyhow::Result<World> {
         match self {
             Self::Direct => direct::build(),
+            Self::Library => library::build(),
             Self::CulvertL4 => culvert::build(),
+            Self::Sidecar => sidecar::build(),
+            Self::TlsRelay => relay::build(),
         }
+    }
+
+    /// Why it cannot be run on this machine, if so.
+    pub(super) fn missing(self) -> Option<String> {
+        match self {
+            Self::Direct | Self::Library | Self::CulvertL4 => None,
+            Self::Sidecar => ENVOY.missing(),
+            Self::TlsRelay => HAPROXY.missing(),
+        }
+    }
+
+    /// What it is, for a legend.
+    pub(super) fn title(self) -> String {
+        let value = self.to_possible_value();
+        value.and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 }
 
@@ -49,10 +79,12 @@ pub(super) struct World {
     pub(super) client: Pod,
     /// Where the client finds the web server, the bulk server and the echo server.
     pub(super) targets: Targets,
+    /// Certificates, if the client's application does its own mutual TLS.
+    pub(super) client_tls: Option<PathBuf>,
     pub(super) proxies: Vec<(Part, Running)>,
     pub(super) backend: Backend,
     /// What must live as long, and is not measured.
-    _rest: Box<dyn std::any::Any>,
+    _rest: Box<dyn Any>,
 }
 
 /// Addresses as the client's application uses them.
@@ -65,9 +97,8 @@ pub(super) struct Targets {
 
 impl Targets {
     /// The applications' own ports at one address.
-    pub(super) fn at(address: std::net::IpAddr) -> Self {
+    pub(super) fn at(address: IpAddr) -> Self {
         let at = |port| SocketAddr::new(address, port);
-        use super::backend::{BULK_PORT, ECHO_PORT, HTTP_PORT};
         Self { http: at(HTTP_PORT), bulk: at(BULK_PORT), echo: at(ECHO_PORT) }
     }
 }
@@ -93,5 +124,31 @@ impl Ground {
             pod.netns().set("ipv4/tcp_tw_reuse", "1")?;
         }
         Ok(Self { cluster, near, far, client, server })
+    }
+
+    /// Where certificates are, in modes that have no authority.
+    fn certs(&self) -> PathBuf {
+        self.cluster.dir().join("certs")
+    }
+
+    /// A configuration with what its `@WORDS@` stand for.
+    fn fill(&self, template: &str, service: IpAddr) -> String {
+        template
+            .replace("@CERTS@", &self.certs().display().to_string())
+            .replace("@SERVER@", &self.server.ip().to_string())
+            .replace("@SERVICE@", &service.to_string())
+    }
+
+    fn world(
+        self,
+        mode: Mode,
+        targets: Targets,
+        proxies: Vec<(Part, Running)>,
+        backend: Backend,
+        rest: impl Any,
+    ) -> World {
+        let Self { cluster, near, far, client, server } = self;
+        let rest = Box::new((rest, cluster, near, far, server));
+        World { mode, client, targets, client_tls: None, proxies, backend, _rest: rest }
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Sample {
     pub(super) round: u32,
     /// Seconds that were counted.
     pub(super) seconds: f64,
-    /// Requests with a whole answer, connections held, or nothing for bulk.
+    /// Whole answers that came while counting, connections held, or nothing for bulk.
     pub(super) done: u64,
     /// Bytes of bulk.
     #[serde(default, skip_serializing_if = "is_zero")]

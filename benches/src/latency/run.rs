@@ -28,6 +28,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let modes = if args.modes.is_empty() { Mode::value_variants() } else { &args.modes };
     let mut worlds = Vec::new();
     for mode in modes {
+        if let Some(why) = mode.missing() {
+            say(&format!("{} is left out: {why}", mode.name()));
+            record.missing.insert(*mode, why);
+            continue;
+        }
         say(&format!("setting up {}", mode.name()));
         worlds.push(mode.build()?);
     }

@@ -84,7 +84,7 @@ impl Group<'_> {
     pub(super) fn cpu_per_gb(&self, which: impl Fn(Part) -> bool) -> Option<Spread> {
         self.spread(|sample| {
             let picked = sample.costs.iter().filter(|cost| which(cost.part));
-            let sum: f64 = picked.map(|cost| cost.user_us + cost.kernel_us).sum();
+            let sum = picked.fold(0.0, |sum, cost| sum + cost.user_us + cost.kernel_us);
             (sample.bytes > 0).then(|| sum / 1e6 / (sample.bytes as f64 / 1e9))
         })
     }

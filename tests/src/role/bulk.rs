@@ -5,16 +5,18 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::load::{COUNTED, COUNTING};
 use super::servers::{self, listen};
+use super::tls;
 
 /// Size of one read or write.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -43,6 +45,8 @@ pub struct Args {
     /// Stay until the input is closed, for whoever wants to look at what this process spent.
     #[arg(long)]
     stay: bool,
+    #[command(flatten)]
+    tls: tls::Args,
 }
 
 /// What the client counted.
@@ -58,14 +62,13 @@ pub struct Report {
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     match (args.listen, &args.target) {
-        (Some(address), _) => serve(address).await,
+        (Some(address), _) => serve(&args, address).await,
         (None, target) => client(&args, target.as_deref().context("nobody to talk to")?).await,
     }
 }
 
-async fn serve(address: SocketAddr) -> anyhow::Result<()> {
-    let listener = listen(address)?;
-    servers::accept(listener, async |mut stream, _| {
+async fn serve(args: &Args, address: SocketAddr) -> anyhow::Result<()> {
+    servers::accept(listen(address)?, args.tls.server()?, async |mut stream, _| {
         let mut way = [0];
         stream.read_exact(&mut way).await?;
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -82,10 +85,11 @@ async fn serve(address: SocketAddr) -> anyhow::Result<()> {
 
 #[expect(clippy::print_stdout, reason = "standard output is how a role answers")]
 async fn client(args: &Args, target: &str) -> anyhow::Result<()> {
+    let tls = args.tls.client()?;
     let moved = Rc::new(Cell::new(0_u64));
     let mut streams = tokio::task::JoinSet::new();
     for _ in 0..args.streams {
-        streams.spawn_local(stream(target.to_owned(), args.down, Rc::clone(&moved)));
+        streams.spawn_local(stream(target.to_owned(), tls.clone(), args.down, Rc::clone(&moved)));
     }
     let start = Instant::now();
     let count_from = start + Duration::from_secs_f64(args.warm_up);
@@ -114,9 +118,15 @@ async fn client(args: &Args, target: &str) -> anyhow::Result<()> {
     super::answer(&report)
 }
 
-async fn stream(target: String, down: bool, moved: Rc<Cell<u64>>) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(target).await?;
+async fn stream(
+    target: String,
+    tls: Option<Arc<ClientConfig>>,
+    down: bool,
+    moved: Rc<Cell<u64>>,
+) -> std::io::Result<()> {
+    let mut stream = tls::connect(&target, tls.as_ref()).await?;
     stream.write_all(if down { b"d" } else { b"u" }).await?;
+    stream.flush().await?;
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let count =

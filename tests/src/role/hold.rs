@@ -1,11 +1,14 @@
 //! Opens many connections to an echo server, uses each once, and holds them until told to end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+
+use super::tls::{self, Stream};
 
 /// How many, where to.
 #[derive(Clone, Debug, clap::Parser)]
@@ -19,6 +22,8 @@ pub struct Args {
     /// How many are opened at the same time.
     #[arg(long, default_value_t = 64)]
     opening: usize,
+    #[command(flatten)]
+    tls: tls::Args,
 }
 
 /// What became of them.
@@ -35,13 +40,14 @@ pub struct Report {
 /// Opens, says `holding`, waits for the end, looks again, prints the report.
 #[expect(clippy::print_stdout, reason = "standard output is how a role answers")]
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let tls = args.tls.client()?;
     let mut report = Report::default();
     let mut opening = JoinSet::new();
     let mut held = Vec::with_capacity(args.connections);
     let mut started = 0;
     while held.len() + usize::from(report.error.is_some()) < args.connections {
         while started < args.connections && opening.len() < args.opening {
-            opening.spawn_local(open(args.target.clone()));
+            opening.spawn_local(open(args.target.clone(), tls.clone()));
             started += 1;
         }
         match opening.join_next().await {
@@ -63,16 +69,16 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
     super::answer(&report)
 }
 
-async fn open(target: String) -> std::io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(target).await?;
-    stream.set_nodelay(true)?;
+async fn open(target: String, tls: Option<Arc<ClientConfig>>) -> std::io::Result<Stream> {
+    let mut stream = tls::connect(&target, tls.as_ref()).await?;
     exchange(&mut stream).await?;
     Ok(stream)
 }
 
-async fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
+async fn exchange(stream: &mut Stream) -> std::io::Result<()> {
     let work = async {
         stream.write_all(b"hold").await?;
+        stream.flush().await?;
         stream.read_exact(&mut [0; 4]).await?;
         Ok(())
     };

@@ -4,32 +4,19 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
-use super::servers::{Args, listen};
+use super::servers::{self, Args};
+use super::tls::Stream;
 
 /// A text that must never be seen on the wire between nodes.
 pub const PLAIN_MARK: &str = "culvert-plain-mark-2f61";
 
 pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
-    let listener = listen(args.listen)?;
-    let accept = async {
-        loop {
-            let (stream, peer) = listener.accept().await?;
-            let name = args.name.clone();
-            tokio::task::spawn_local(async move {
-                let _ = connection(stream, peer, &name).await;
-            });
-        }
-    };
-    tokio::select! {
-        result = accept => result,
-        () = super::asked_to_end() => Ok(()),
-    }
+    let name = args.name.clone();
+    servers::serve(args, async move |stream, peer| connection(stream, peer, &name).await).await
 }
 
-async fn connection(mut stream: TcpStream, peer: SocketAddr, name: &str) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn connection(mut stream: Stream, peer: SocketAddr, name: &str) -> std::io::Result<()> {
     let mut heard = Vec::with_capacity(8192);
     let mut said = Vec::with_capacity(8192);
     loop {
@@ -41,6 +28,7 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, name: &str) -> std:
                 || head.contains("HTTP/1.0");
             respond(&mut said, &path, peer, name);
             stream.write_all(&said).await?;
+            stream.flush().await?;
             said.clear();
             if close {
                 return stream.shutdown().await;

@@ -8,6 +8,7 @@ mod answer;
 mod connection;
 mod engine;
 mod tally;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::ToSocketAddrs as _;
@@ -15,6 +16,7 @@ use std::net::ToSocketAddrs as _;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::tls;
 use engine::Engine;
 
 /// What to send, how often, how long.
@@ -47,13 +49,17 @@ pub struct Args {
     /// Stay until the input is closed, for whoever wants to look at what this process spent.
     #[arg(long)]
     stay: bool,
+    #[command(flatten)]
+    tls: tls::Args,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
-    /// Requests that got a whole answer with status 200.
+    /// Requests that were due while counting and got a whole answer with status 200.
     pub ok: u64,
+    /// Whole answers with status 200 that came while counting, whenever they were due.
+    pub answers: u64,
     /// Requests that did not, by kind.
     pub errors: BTreeMap<String, u64>,
     /// When the first and the last error were seen, by the machine's clock.
@@ -89,7 +95,7 @@ impl Report {
     /// Answers per second.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.ok as f64 / self.seconds.max(0.001)
+        self.answers as f64 / self.seconds.max(0.001)
     }
 }
 

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::tls::{self, Stream};
 
 /// What a server listens on and calls itself.
 #[derive(Clone, Debug, clap::Parser)]
@@ -14,6 +17,8 @@ pub struct Args {
     /// Told to whoever asks.
     #[arg(long, default_value = "server")]
     pub(super) name: String,
+    #[command(flatten)]
+    tls: tls::Args,
 }
 
 /// Binds, and says so to whoever waits for the line.
@@ -33,7 +38,7 @@ pub(super) fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// Sends back what it reads; after the peer's end it ends too.
 pub(super) async fn echo(args: Args) -> anyhow::Result<()> {
-    serve(args, async |mut stream: TcpStream, _| {
+    serve(args, async |mut stream: Stream, _| {
         let mut buffer = vec![0; 65536];
         loop {
             let read = stream.read(&mut buffer).await?;
@@ -49,7 +54,7 @@ pub(super) async fn echo(args: Args) -> anyhow::Result<()> {
 /// Greets before it hears anything, with its name and the address it sees; then echoes lines.
 pub(super) async fn banner(args: Args) -> anyhow::Result<()> {
     let name = args.name.clone();
-    serve(args, async move |mut stream: TcpStream, peer| {
+    serve(args, async move |mut stream: Stream, peer| {
         stream.write_all(format!("220 {name} sees {peer}\r\n").as_bytes()).await?;
         let mut buffer = vec![0; 65536];
         loop {
@@ -65,24 +70,37 @@ pub(super) async fn banner(args: Args) -> anyhow::Result<()> {
     .await
 }
 
-async fn serve<F>(args: Args, each: F) -> anyhow::Result<()>
+/// Serves `each` with every connection in a task of its own, until told to end.
+pub(super) async fn serve<F>(args: Args, each: F) -> anyhow::Result<()>
 where
-    F: AsyncFn(TcpStream, SocketAddr) -> std::io::Result<()> + Clone + 'static,
+    F: AsyncFn(Stream, SocketAddr) -> std::io::Result<()> + Clone + 'static,
 {
-    accept(listen(args.listen)?, each).await
+    let tls = args.tls.server()?;
+    accept(listen(args.listen)?, tls, each).await
 }
 
-/// Treats each connection of `listener` in a task of its own, until told to end.
-pub(super) async fn accept<F>(listener: TcpListener, each: F) -> anyhow::Result<()>
+/// The same for a listener that is there.
+pub(super) async fn accept<F>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    each: F,
+) -> anyhow::Result<()>
 where
-    F: AsyncFn(TcpStream, SocketAddr) -> std::io::Result<()> + Clone + 'static,
+    F: AsyncFn(Stream, SocketAddr) -> std::io::Result<()> + Clone + 'static,
 {
     let accept = async {
         loop {
             let (stream, peer) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let each = each.clone();
+            let (tls, each) = (tls.clone(), each.clone());
             tokio::task::spawn_local(async move {
+                let stream: Stream = match tls {
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => Box::new(stream),
+                        Err(_) => return,
+                    },
+                    None => Box::new(stream),
+                };
                 let _ = each(stream, peer).await;
             });
         }

@@ -45,15 +45,7 @@ pub(super) fn build() -> anyhow::Result<World> {
     })?;
     proven(&far, &ground.client.identity()).context("mutual TLS is not in use")?;
     let proxies = vec![(Part::Near, near.into_process()), (Part::Far, far.into_process())];
-    let rest = Box::new((authority, ground.cluster, ground.near, ground.far, ground.server));
-    Ok(World {
-        mode: Mode::CulvertL4,
-        client: ground.client,
-        targets,
-        proxies,
-        backend,
-        _rest: rest,
-    })
+    Ok(ground.world(Mode::CulvertL4, targets, proxies, backend, authority))
 }
 
 /// The server's ztunnel has seen the client's identity: nothing went past the mesh.

@@ -7,13 +7,5 @@ pub(super) fn build() -> anyhow::Result<World> {
     let ground = Ground::new(Mode::Direct)?;
     let backend = Backend::start(&ground.cluster, &ground.server)?;
     let targets = Targets::at(ground.server.ip());
-    let rest = Box::new((ground.cluster, ground.near, ground.far, ground.server));
-    Ok(World {
-        mode: Mode::Direct,
-        client: ground.client,
-        targets,
-        proxies: Vec::new(),
-        backend,
-        _rest: rest,
-    })
+    Ok(ground.world(Mode::Direct, targets, Vec::new(), backend, ()))
 }

@@ -1,12 +1,14 @@
 //! One HTTP/1.1 connection of the load generator: never waits, says how far it got.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use rustls::ClientConfig;
 
 use super::answer::Answer;
+use super::wire::Wire;
 
 /// What [`Connection::advance`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ enum Phase {
 
 /// A connection that is kept between requests.
 pub(super) struct Connection {
-    socket: TcpStream,
+    wire: Wire,
     phase: Phase,
     answer: Answer,
 }
@@ -40,19 +42,12 @@ impl Connection {
     ///
     /// # Errors
     /// The kernel refuses at once.
-    pub(super) fn open(target: SocketAddr) -> Result<Self, String> {
-        let connect = || {
-            let kind = Type::STREAM.nonblocking().cloexec();
-            let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
-            socket.set_tcp_nodelay(true)?;
-            match socket.connect(&target.into()) {
-                Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => Err(error),
-                _ => Ok(socket),
-            }
-        };
-        let socket = connect().map_err(|error| kind("connect", &error))?;
-        let answer = Answer::default();
-        Ok(Self { socket: socket.into(), phase: Phase::Connecting, answer })
+    pub(super) fn open(
+        target: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+    ) -> Result<Self, String> {
+        let wire = Wire::open(target, tls).map_err(|error| kind("connect", &error))?;
+        Ok(Self { wire, phase: Phase::Connecting, answer: Answer::default() })
     }
 
     /// Begins the next request on an idle connection.
@@ -68,7 +63,7 @@ impl Connection {
     /// The connection is broken.
     pub(super) fn end(&mut self) -> Result<(), String> {
         self.phase = Phase::Closing;
-        self.socket.shutdown(Shutdown::Write).map_err(|error| kind("close", &error))
+        self.wire.end().map_err(|error| kind("close", &error))
     }
 
     /// The last answer.
@@ -82,14 +77,14 @@ impl Connection {
     /// The kind of failure, for the report; the connection is of no more use.
     pub(super) fn advance(&mut self, request: &[u8], buffer: &mut [u8]) -> Result<Step, String> {
         if self.phase == Phase::Connecting {
-            if let Some(error) = self.socket.take_error().ok().flatten() {
+            if let Some(error) = self.wire.take_error() {
                 return Err(kind("connect", &error));
             }
             self.phase = Phase::Sending { sent: 0 };
         }
         if let Phase::Sending { sent } = &mut self.phase {
             while *sent < request.len() {
-                match self.socket.write(&request[*sent..]) {
+                match self.wire.write(&request[*sent..]) {
                     Ok(written) => *sent += written,
                     Err(error) if is_early(&error) => return Ok(Step::Waiting),
                     Err(error) => return Err(kind("send", &error)),
@@ -99,14 +94,22 @@ impl Connection {
             self.phase = Phase::Receiving;
             return Ok(Step::Waiting);
         }
+        self.wire.flush().map_err(|error| kind("send", &error))?;
         self.receive(buffer)
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Step, String> {
         loop {
-            let read = match self.socket.read(buffer) {
+            let read = match self.wire.read(buffer) {
                 Ok(read) => read,
                 Err(error) if is_early(&error) => return Ok(Step::Waiting),
+                // Servers end TLS by closing the socket; the answer was whole by its length.
+                Err(error)
+                    if self.phase == Phase::Closing
+                        && error.kind() == io::ErrorKind::UnexpectedEof =>
+                {
+                    return Ok(Step::Closed);
+                }
                 Err(error) if self.phase == Phase::Closing => return Err(kind("close", &error)),
                 Err(error) => return Err(kind("read", &error)),
             };
@@ -121,7 +124,7 @@ impl Connection {
                 self.phase = Phase::Idle;
                 return Ok(Step::Answered);
             }
-            if read < buffer.len() {
+            if self.wire.is_drained_by(read, buffer.len()) {
                 return Ok(Step::Waiting);
             }
         }
@@ -130,12 +133,9 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.wire.as_fd()
     }
 }
-
-/// `EINPROGRESS`, for which the standard library has no stable name.
-const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 
 fn is_early(error: &io::Error) -> bool {
     // Writing before the connection is there fails like this too.

