@@ -5,45 +5,131 @@
 //! |---|---|
 //! | `args` | the command line |
 //! | `cell` | what is measured: a rate, a number of connections, bulk, ... |
-//! | `mode` | what it is measured through, and how that is set up |
-//! | `run` | the order of measurements, and progress |
-//! | `measure`, `cost` | one measurement: load, and what the processes spent |
-//! | `record`, `summary` | what is kept of it, and medians over rounds |
-//! | `table` | the report for a terminal |
+//! | `mode`, `backend`, `certs`, `program` | through what, and how that is set up |
+//! | `run`, `measure`, `cost`, `syscalls` | one measurement after the other, and what it cost |
+//! | `record`, `summary` | what is kept, and medians over rounds |
+//! | `table`, `report`, `picture`, `fleet`, `check` | what is told about it |
+//! | `grid`, `chart`, `markup` | tables and charts in general |
 
 mod args;
 mod backend;
 mod cell;
 mod certs;
+mod chart;
+mod check;
 mod cost;
+mod fleet;
+mod grid;
 mod machine;
+mod markup;
 mod measure;
 mod mode;
+mod picture;
 mod program;
 mod record;
+mod report;
 mod run;
 mod summary;
+mod syscalls;
 mod table;
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 
-use args::Args;
+use args::{Args, as_typed};
+use record::Record;
+use syscalls::Outside;
 
 /// The `main` of the benchmark.
 pub fn main() -> ExitCode {
-    // Help and mistakes are answered before any namespace is made.
-    if std::env::args().nth(1).as_deref() != Some(harness::enter::ROLE) {
-        Args::parse();
+    let mut line: Vec<String> = std::env::args().skip(1).collect();
+    if line.first().map(String::as_str) == Some(harness::enter::ROLE) {
+        return harness::enter::main(inside);
     }
-    harness::enter::main(inside)
+    // Whatever needs no namespaces is done without them.
+    let args = Args::parse();
+    if !args.measures() {
+        return ended(without_measuring(&args));
+    }
+    // Dropped at the end, with its socket.
+    let outside = Outside::offer();
+    match &outside {
+        Ok(outside) => {
+            line.extend(["--counter".to_owned(), outside.socket().display().to_string()])
+        }
+        Err(why) => line.extend(["--no-syscalls".to_owned(), why.clone()]),
+    }
+    harness::enter::main_with(line, inside)
 }
 
-fn inside(args: Vec<String>) -> ExitCode {
-    let args = Args::parse_from(std::iter::once("latency".to_owned()).chain(args));
-    match run::run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+/// Namespaces are there, and nothing else runs in them.
+fn inside(line: Vec<String>) -> ExitCode {
+    let args = Args::parse_from(std::iter::once("latency".to_owned()).chain(line));
+    ended(run::run(&args).and_then(|record| {
+        tell(&args, &record)?;
+        Ok(record.failed.is_empty())
+    }))
+}
+
+fn without_measuring(args: &Args) -> anyhow::Result<bool> {
+    if let Some([old, new]) = args.check.as_deref() {
+        let comparison = check::compare(&read(old)?, &read(new)?);
+        print(&comparison.moved.text());
+        print(&format!(
+            "\n{} figures compared, {} of ours worse\n",
+            comparison.compared, comparison.worse
+        ));
+        return Ok(comparison.worse == 0);
+    }
+    let file = args.from.as_deref().context("nothing to report on")?;
+    tell(args, &read(file)?)?;
+    Ok(true)
+}
+
+fn read(file: &Path) -> anyhow::Result<Record> {
+    let text = fs::read_to_string(as_typed(file));
+    let text = text.with_context(|| format!("reading {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no run", file.display()))
+}
+
+/// The files that were asked for, and the report for the terminal.
+fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
+    let write = |file: &Option<std::path::PathBuf>, text: &dyn Fn() -> anyhow::Result<String>| {
+        let Some(file) = file else { return Ok(()) };
+        let path = as_typed(file);
+        fs::write(&path, text()?).with_context(|| format!("writing {}", path.display()))
+    };
+    // The figures first: they cannot be had again.
+    write(&args.json, &|| Ok(record.to_json()?))?;
+    write(&args.html, &|| Ok(report::html(record)))?;
+    write(&args.svg, &|| Ok(picture::summary(record)))?;
+    for (title, grid) in table::cells(record) {
+        print(&format!("\n{title}\n{}", grid.text()));
+    }
+    let fleet = report::fleet(record);
+    print(&format!(
+        "\nIn a cluster, computed: every pod sends {} requests per second\n{}",
+        fleet::RATE,
+        fleet.text()
+    ));
+    print(&format!("\nOverview\n{}", table::overview(record).text()));
+    for remark in table::remarks(record) {
+        print(&format!("  {remark}\n"));
+    }
+    if args.markdown {
+        print(&format!("\n{}\n{}", table::overview(record).markdown(), fleet.markdown()));
+    }
+    Ok(())
+}
+
+fn ended(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             say(&format!("\nthe comparison could not go on: {error:#}"));
             ExitCode::FAILURE
@@ -55,4 +141,9 @@ fn inside(args: Vec<String>) -> ExitCode {
 #[expect(clippy::print_stderr, reason = "the benchmark talks to a person")]
 fn say(line: &str) {
     eprintln!("{line}");
+}
+
+#[expect(clippy::print_stdout, reason = "the benchmark talks to a person")]
+fn print(text: &str) {
+    print!("{text}");
 }

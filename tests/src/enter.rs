@@ -42,7 +42,11 @@ pub fn work() -> &'static Path {
 
 /// The `main` of every program that links the harness: plays a role, or enters and calls `run`.
 pub fn main(run: fn(Vec<String>) -> ExitCode) -> ExitCode {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    main_with(std::env::args().skip(1).collect(), run)
+}
+
+/// The same with other arguments than those of the process.
+pub fn main_with(mut args: Vec<String>, run: fn(Vec<String>) -> ExitCode) -> ExitCode {
     if args.first().map(String::as_str) != Some(ROLE) {
         return report(outer(&args));
     }

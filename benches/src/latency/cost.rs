@@ -43,8 +43,13 @@ pub(super) struct Cost {
     pub(super) waits: u64,
     /// Context switches because others wanted the CPU.
     pub(super) preemptions: u64,
+    /// Resident memory before: for idle connections before they were opened, else when counting
+    /// began.
+    pub(super) rss_before_kib: u64,
     /// Resident memory.
     pub(super) rss_kib: u64,
+    /// Of that, what no file backs: memory that no other process can share.
+    pub(super) anonymous_kib: u64,
     /// The same with shared pages split among those who share them.
     pub(super) pss_kib: u64,
 }
@@ -56,9 +61,33 @@ pub(super) struct Meter {
     threads: BTreeMap<u32, [u64; 3]>,
     user_ticks: u64,
     kernel_ticks: u64,
+    memory: Memory,
+}
+
+/// Memory of a process in KiB.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    rss: u64,
+    anonymous: u64,
+    pss: u64,
+}
+
+impl Memory {
+    /// Zero when the process is gone.
+    fn read(pid: u32) -> Self {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let field = |name| field(&rollup, name).unwrap_or_default();
+        Self { rss: field("Rss:"), anonymous: field("Anonymous:"), pss: field("Pss:") }
+    }
 }
 
 impl Meter {
+    /// The same with another memory before: what was held before something began.
+    pub(super) fn with_memory_of(mut self, earlier: &Self) -> Self {
+        self.memory = earlier.memory;
+        self
+    }
+
     /// Reads the counters of `pid`.
     pub(super) fn read(pid: u32) -> io::Result<Self> {
         let mut meter = Self::default();
@@ -80,11 +109,13 @@ impl Meter {
         let ticks = |index| rest.split(' ').nth(index).and_then(|text| text.parse().ok());
         meter.user_ticks = ticks(11).unwrap_or_default();
         meter.kernel_ticks = ticks(12).unwrap_or_default();
+        // Last, because it takes longest.
+        meter.memory = Memory::read(pid);
         Ok(meter)
     }
 
-    /// What `part`'s process `pid` spent from `self` to `later`; memory is read now.
-    pub(super) fn cost(&self, later: &Self, part: Part, pid: u32) -> Cost {
+    /// What a process spent from `self` to `later`.
+    pub(super) fn cost(&self, later: &Self, part: Part) -> Cost {
         let mut sums = [0_u64; 3];
         for (thread, after) in &later.threads {
             let before = self.threads.get(thread).copied().unwrap_or_default();
@@ -97,17 +128,18 @@ impl Meter {
         let kernel = later.kernel_ticks.saturating_sub(self.kernel_ticks) as f64;
         let user_share = if user + kernel > 0.0 { user / (user + kernel) } else { 0.0 };
         let total_us = on_cpu as f64 / 1000.0;
-        let (user_us, kernel_us) = (total_us * user_share, total_us * (1.0 - user_share));
-        let (rss_kib, pss_kib) = memory_kib(pid);
-        Cost { part, user_us, kernel_us, waits, preemptions, rss_kib, pss_kib }
+        Cost {
+            part,
+            user_us: total_us * user_share,
+            kernel_us: total_us * (1.0 - user_share),
+            waits,
+            preemptions,
+            rss_before_kib: self.memory.rss,
+            rss_kib: later.memory.rss,
+            anonymous_kib: later.memory.anonymous,
+            pss_kib: later.memory.pss,
+        }
     }
-}
-
-/// Resident memory of a process, and its proportional share of it; zero when it is gone.
-pub(super) fn memory_kib(pid: u32) -> (u64, u64) {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let field = |name| field(&rollup, name).unwrap_or_default();
-    (field("Rss:"), field("Pss:"))
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {
@@ -128,9 +160,10 @@ mod tests {
         while std::time::Instant::now() < end {
             sum = std::hint::black_box(sum.wrapping_mul(3) + 1);
         }
-        let cost = before.cost(&Meter::read(pid).unwrap(), Part::Near, pid);
+        let cost = before.cost(&Meter::read(pid).unwrap(), Part::Near);
         let spent_us = cost.user_us + cost.kernel_us;
         assert!(spent_us > 1000.0, "{cost:?}");
         assert!(cost.rss_kib >= cost.pss_kib && cost.pss_kib > 0, "{cost:?}");
+        assert!(cost.rss_kib > cost.anonymous_kib && cost.anonymous_kib > 0, "{cost:?}");
     }
 }

@@ -13,7 +13,8 @@ use super::backend::PATH;
 use super::cell::{Cell, Direction};
 use super::cost::{Cost, Meter, Part};
 use super::mode::World;
-use super::record::{Latency, Sample};
+use super::record::{Latency, Sample, Syscalls};
+use super::syscalls::Counter;
 
 /// Not counted: connections are opened, caches fill, workers join.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
@@ -124,8 +125,9 @@ fn idle(
 ) -> anyhow::Result<Sample> {
     let hold = client(world, "hold", world.targets.echo).args(connections_flag(connections));
     let mut hold = hold.start()?;
-    hold.line_with("holding", Duration::from_secs(120))?;
     let watch = Watch::start(world, &hold, &world.backend.echo)?;
+    hold.line_with("holding", Duration::from_secs(120))?;
+    let watch = watch.again()?;
     let started = std::time::Instant::now();
     pause(Duration::from_secs_f64(secs));
     let costs = watch.stop()?;
@@ -151,6 +153,30 @@ fn timed(program: Program, secs: f64) -> Program {
     program.args(["--warm-up", &warm_up, "--seconds", &secs.to_string(), "--stay"])
 }
 
+/// Counts the proxies' system calls while requests of `cell` go through `world`. The counting
+/// begins before the first request and ends after the last.
+pub(super) fn syscalls(
+    world: &World,
+    cell: Cell,
+    secs: f64,
+    counter: &mut Counter,
+) -> anyhow::Result<Syscalls> {
+    let program = client(world, "load", world.targets.http).args(["--path", PATH]);
+    let program = program.args(["--seconds", &secs.to_string()]);
+    let program = match cell {
+        Cell::Open { rate, connections } => {
+            program.args(["--rate", &rate.to_string()]).args(connections_flag(connections))
+        }
+        Cell::Closed { connections } => program.args(connections_flag(connections)),
+        _ => anyhow::bail!("system calls are counted per request"),
+    };
+    let pids: Vec<u32> = world.proxies.iter().map(|(_, proxy)| proxy.pid()).collect();
+    counter.start(&pids)?;
+    let report: load::Report = program.start()?.result(Duration::from_secs_f64(secs) + PATIENCE)?;
+    let counts = counter.stop()?;
+    Ok(Syscalls { mode: world.mode, cell, requests: report.answers, counts })
+}
+
 /// Runs a client that says when it counts, and reads the meters at these moments.
 fn watched<T: DeserializeOwned>(
     world: &World,
@@ -174,21 +200,25 @@ impl Watch {
     fn start(world: &World, client: &Running, server: &Running) -> anyhow::Result<Self> {
         let mut parts = vec![(Part::Client, client.pid()), (Part::Server, server.pid())];
         parts.extend(world.proxies.iter().map(|(part, proxy)| (*part, proxy.pid())));
-        let meters = parts.into_iter().map(|(part, pid)| {
-            let meter = Meter::read(pid).with_context(|| format!("{part:?} is gone"))?;
-            Ok((part, pid, meter))
+        let meters = parts.into_iter().map(|(part, pid)| Ok((part, pid, read(part, pid)?)));
+        Ok(Self(meters.collect::<anyhow::Result<_>>()?))
+    }
+
+    /// Begins anew, but remembers how much memory each process had.
+    fn again(&self) -> anyhow::Result<Self> {
+        let meters = self.0.iter().map(|(part, pid, before)| {
+            Ok((*part, *pid, read(*part, *pid)?.with_memory_of(before)))
         });
         Ok(Self(meters.collect::<anyhow::Result<_>>()?))
     }
 
     fn stop(&self) -> anyhow::Result<Vec<Cost>> {
-        // First all the counters, then what takes longer to read.
-        let later: Vec<Meter> = self
-            .0
-            .iter()
-            .map(|(part, pid, _)| Meter::read(*pid).with_context(|| format!("{part:?} is gone")))
-            .collect::<anyhow::Result<_>>()?;
-        let pairs = self.0.iter().zip(&later);
-        Ok(pairs.map(|((part, pid, before), after)| before.cost(after, *part, *pid)).collect())
+        let meters =
+            self.0.iter().map(|(part, pid, before)| Ok(before.cost(&read(*part, *pid)?, *part)));
+        meters.collect()
     }
+}
+
+fn read(part: Part, pid: u32) -> anyhow::Result<Meter> {
+    Meter::read(pid).with_context(|| format!("the process of {part:?} is gone"))
 }

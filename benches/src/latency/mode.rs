@@ -66,6 +66,11 @@ impl Mode {
         }
     }
 
+    /// Whether it is what this repository builds.
+    pub(super) fn is_ours(self) -> bool {
+        matches!(self, Self::CulvertL4)
+    }
+
     /// What it is, for a legend.
     pub(super) fn title(self) -> String {
         let value = self.to_possible_value();

@@ -2,29 +2,64 @@
 //! changes on the machine over time hits all of them.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum as _;
 
-use super::args::{Args, as_typed};
+use super::args::Args;
 use super::cell::Cell;
-use super::measure::{WARM_UP, measure};
+use super::measure::{WARM_UP, measure, syscalls};
 use super::mode::{Mode, World};
+use super::program::NGINX;
 use super::record::{Record, Sample};
-use super::{machine, say, table};
+use super::syscalls::Counter;
+use super::table::{MOST, STEADY};
+use super::{machine, say};
 
-/// Runs the comparison and reports.
-pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let machine = machine::describe();
+/// Runs the comparison. A mode that fails is given up; the others go on.
+///
+/// # Errors
+/// Nothing can be measured.
+pub(super) fn run(args: &Args) -> anyhow::Result<Record> {
     let cells = cells(args)?;
     let mut record = Record {
-        machine,
-        secs: args.secs,
-        rounds: args.rounds,
+        machine: machine::describe(args),
+        secs: args.secs(),
+        rounds: args.rounds(),
         missing: BTreeMap::new(),
+        failed: BTreeMap::new(),
+        no_syscalls: args.no_syscalls.clone(),
+        syscalls: Vec::new(),
         samples: Vec::new(),
     };
+    if let Some(why) = NGINX.missing() {
+        say(&format!("{why}; until then a server of the harness answers, which is slower"));
+    }
+    let mut worlds = worlds(args, &mut record);
+    anyhow::ensure!(
+        !worlds.is_empty(),
+        "no mode is left: {:?} {:?}",
+        record.missing,
+        record.failed
+    );
+    let mut progress = Progress::new(args, cells.len() * worlds.len());
+    for round in 1..=args.rounds() {
+        // Another one goes first in each round.
+        worlds.rotate_left(usize::from(round > 1));
+        for cell in &cells {
+            each(&mut worlds, &mut record, |world, record| {
+                let sample = measure(world, *cell, args.secs(), round)?;
+                progress.done(&sample);
+                record.samples.push(sample);
+                Ok(())
+            });
+        }
+    }
+    count_syscalls(args, &cells, &mut worlds, &mut record)?;
+    Ok(record)
+}
+
+fn worlds(args: &Args, record: &mut Record) -> Vec<World> {
     let modes = if args.modes.is_empty() { Mode::value_variants() } else { &args.modes };
     let mut worlds = Vec::new();
     for mode in modes {
@@ -34,25 +69,51 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             continue;
         }
         say(&format!("setting up {}", mode.name()));
-        worlds.push(mode.build()?);
-    }
-    let mut progress = Progress::new(args, cells.len() * worlds.len());
-    for round in 1..=args.rounds {
-        for cell in &cells {
-            for turn in 0..worlds.len() {
-                // Another one goes first in each round.
-                let world: &World = &worlds[(turn + round as usize - 1) % worlds.len()];
-                let sample = measure(world, *cell, args.secs, round)?;
-                progress.done(&sample);
-                record.samples.push(sample);
-            }
+        match mode.build() {
+            Ok(world) => worlds.push(world),
+            Err(error) => give_up(*mode, &error, record),
         }
     }
-    drop(worlds);
-    if let Some(file) = &args.json {
-        std::fs::write(as_typed(file), serde_json::to_string(&record)?)?;
+    worlds
+}
+
+/// Does something in each world in turn; worlds in which it fails are given up.
+fn each(
+    worlds: &mut Vec<World>,
+    record: &mut Record,
+    mut act: impl FnMut(&World, &mut Record) -> anyhow::Result<()>,
+) {
+    worlds.retain(|world| match act(world, record) {
+        Ok(()) => true,
+        Err(error) => {
+            give_up(world.mode, &error, record);
+            false
+        }
+    });
+}
+
+fn give_up(mode: Mode, error: &anyhow::Error, record: &mut Record) {
+    say(&format!("giving up {}: {error:#}", mode.name()));
+    record.failed.insert(mode, format!("{error:#}"));
+}
+
+/// A run of its own, because counting costs time.
+fn count_syscalls(
+    args: &Args,
+    cells: &[Cell],
+    worlds: &mut Vec<World>,
+    record: &mut Record,
+) -> anyhow::Result<()> {
+    let Some(socket) = &args.counter else { return Ok(()) };
+    let mut counter = Counter::connect(socket)?;
+    worlds.retain(|world| !world.proxies.is_empty());
+    for cell in [STEADY, MOST].into_iter().filter(|cell| cells.contains(cell)) {
+        each(worlds, record, |world, record| {
+            say(&format!("counting system calls, {}, {}", cell.title(), world.mode.name()));
+            record.syscalls.push(syscalls(world, cell, args.secs().min(2.0), &mut counter)?);
+            Ok(())
+        });
     }
-    std::io::stdout().write_all(table::report(&record).as_bytes())?;
     Ok(())
 }
 
@@ -76,11 +137,11 @@ struct Progress {
 
 impl Progress {
     fn new(args: &Args, per_round: usize) -> Self {
-        let each = WARM_UP + Duration::from_secs_f64(args.secs) + Duration::from_millis(300);
-        let all = per_round * args.rounds as usize;
+        let each = WARM_UP + Duration::from_secs_f64(args.secs()) + Duration::from_millis(300);
+        let all = per_round * args.rounds() as usize;
         let guess = each * all as u32;
         say(&format!("{all} measurements, about {}", minutes(guess)));
-        Self { started: Instant::now(), guess, done: 0, all, rounds: args.rounds }
+        Self { started: Instant::now(), guess, done: 0, all, rounds: args.rounds() }
     }
 
     fn done(&mut self, sample: &Sample) {
@@ -91,7 +152,7 @@ impl Progress {
         let whole = self.guess.mul_f64(1.0 - part) + seen.mul_f64(part);
         let left = whole.mul_f64(1.0 - part);
         say(&format!(
-            "[{}/{}, {} left] round {}/{}  {:<28} {:<10} {}",
+            "[{}/{}, {} left] round {}/{}  {:<40} {:<10} {}",
             self.done,
             self.all,
             minutes(left),

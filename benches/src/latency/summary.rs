@@ -1,5 +1,7 @@
 //! Medians over rounds, and how far the rounds lie apart.
 
+use std::collections::BTreeMap;
+
 use super::cell::Cell;
 use super::cost::{Cost, Part};
 use super::mode::Mode;
@@ -38,10 +40,7 @@ pub(super) struct Group<'a> {
 
 /// The rounds of each mode for `cell`, in the order of modes; modes without any are left out.
 pub(super) fn groups(record: &Record, cell: Cell) -> Vec<Group<'_>> {
-    let mut modes: Vec<Mode> = record.samples.iter().map(|sample| sample.mode).collect();
-    modes.sort();
-    modes.dedup();
-    modes.into_iter().filter_map(|mode| group(record, cell, mode)).collect()
+    record.modes().into_iter().filter_map(|mode| group(record, cell, mode)).collect()
 }
 
 /// The rounds of `cell` in `mode`, if there are any.
@@ -102,6 +101,30 @@ impl Group<'_> {
             let proxies = sample.costs.iter().filter(|cost| cost.part.is_proxy());
             proxies.map(|cost| cost.rss_kib).max().map(|kib| kib as f64 / 1024.0)
         })
+    }
+
+    /// Whether anything stands between the applications.
+    pub(super) fn has_proxies(&self) -> bool {
+        self.samples.iter().any(|sample| sample.costs.iter().any(|cost| cost.part.is_proxy()))
+    }
+
+    /// What an idle connection takes of the proxy that takes more, in KiB.
+    pub(super) fn kib_per_connection(&self) -> Option<Spread> {
+        self.spread(|sample| {
+            let proxies = sample.costs.iter().filter(|cost| cost.part.is_proxy());
+            let grown = proxies.map(|cost| cost.rss_kib.saturating_sub(cost.rss_before_kib)).max();
+            (sample.done > 0).then_some(grown? as f64 / sample.done as f64)
+        })
+    }
+
+    /// How many requests of all rounds took how long: upper bound in microseconds, count.
+    pub(super) fn histogram(&self) -> Vec<(u64, u64)> {
+        let mut merged = BTreeMap::new();
+        let latencies = self.samples.iter().filter_map(|sample| sample.latency.as_ref());
+        for (bound, count) in latencies.flat_map(|latency| &latency.histogram) {
+            *merged.entry(*bound).or_default() += count;
+        }
+        merged.into_iter().collect()
     }
 
     /// All failures of all rounds.

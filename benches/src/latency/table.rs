@@ -1,68 +1,101 @@
-//! The report for a terminal: a table per measurement, a line per mode.
+//! The report in figures: an overview with a line per mode, and a table per measurement.
 
-use super::cell::Cell;
-use super::record::Record;
-use super::summary::{Group, Spread, groups};
+use super::cell::{Cell, Direction};
+use super::cost::Part;
+use super::grid::Grid;
+use super::record::{Record, Syscalls};
+use super::summary::{Group, Spread, group, groups};
 
-/// Columns of text, aligned: the first to the left, the others to the right.
-pub(super) struct Columns(Vec<Vec<String>>);
+/// Figures of a rate that every mode should hold.
+pub(super) const STEADY: Cell = Cell::Open { rate: 3_200, connections: 16 };
+/// Figures of the most that a mode can do.
+pub(super) const MOST: Cell = Cell::Closed { connections: 64 };
+pub(super) const FRESH: Cell = Cell::Fresh { connections: 16 };
+pub(super) const BULK: Cell = Cell::Bulk { streams: 1, direction: Direction::Down };
+pub(super) const IDLE: Cell = Cell::Idle { connections: 5_000 };
 
-impl Columns {
-    pub(super) fn new<'a>(head: impl IntoIterator<Item = &'a str>) -> Self {
-        Self(vec![head.into_iter().map(ToOwned::to_owned).collect()])
-    }
-
-    pub(super) fn line(&mut self, cells: Vec<String>) {
-        self.0.push(cells);
-    }
-
-    pub(super) fn text(&self) -> String {
-        let columns = self.0.iter().map(Vec::len).max().unwrap_or_default();
-        let width = |column| {
-            let cells = self.0.iter().filter_map(|line: &Vec<String>| line.get(column));
-            cells.map(|cell: &String| cell.chars().count()).max().unwrap_or_default()
+/// A line per mode with the figures that decide.
+pub(super) fn overview(record: &Record) -> Grid {
+    let mut grid = Grid::new([
+        "data plane",
+        "p50 / p99 ms at 3,200 req/s",
+        "max req/s",
+        "proxy CPU µs/req, at 3,200 → max",
+        "system calls/req, at 3,200 → max",
+        "new conn/s",
+        "bulk Gbit/s",
+        "proxy CPU s/GB",
+        "MiB per proxy",
+        "with 5,000 connections",
+    ]);
+    for mode in record.modes() {
+        let of = |cell| group(record, cell, mode);
+        let (steady, most) = (of(STEADY), of(MOST));
+        let cpu = |group: &Option<Group<'_>>| {
+            median(group.as_ref().and_then(|group| group.cpu_us(|part| part.is_proxy())), 0)
         };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for line in &self.0 {
-            for (column, cell) in line.iter().enumerate() {
-                let width = widths[column];
-                let padded = if column == 0 {
-                    format!("  {cell:<width$}")
-                } else {
-                    format!("  {cell:>width$}")
-                };
-                text.push_str(&padded);
-            }
-            text.truncate(text.trim_end().len());
-            text.push('\n');
-        }
-        text
+        let calls = |cell| {
+            let per = Syscalls::find(record, mode, cell).map(|calls| calls.per_request("all"));
+            per.map_or_else(|| "–".to_owned(), |per| format!("{per:.1}"))
+        };
+        let latency = steady.as_ref().map_or_else(
+            || "–".to_owned(),
+            |group| {
+                let p50 = group.latency_ms(|latency| latency.p50_us);
+                let p99 = group.latency_ms(|latency| latency.p99_us);
+                let saturated = if group.is_saturated() { " (saturated)" } else { "" };
+                format!("{} / {}{saturated}", median(p50, 2), median(p99, 2))
+            },
+        );
+        let bulk = of(BULK);
+        let memory = |group: Option<Group<'_>>| median(group.and_then(|it| it.proxy_mib()), 1);
+        grid.line(vec![
+            mode.name(),
+            latency,
+            median(most.as_ref().and_then(Group::rate), 0),
+            pair(&cpu(&steady), &cpu(&most)),
+            pair(&calls(STEADY), &calls(MOST)),
+            median(of(FRESH).and_then(|group| group.rate()), 0),
+            median(bulk.as_ref().and_then(Group::gbit_per_s), 1),
+            median(bulk.and_then(|group| group.cpu_per_gb(|part| part.is_proxy())), 2),
+            memory(steady),
+            memory(of(IDLE)),
+        ]);
+    }
+    grid.without_empty_columns()
+}
+
+fn pair(first: &str, second: &str) -> String {
+    match (first, second) {
+        ("0" | "–", "0" | "–") => "–".to_owned(),
+        _ => format!("{first} → {second}"),
     }
 }
 
-/// The whole report.
-pub(super) fn report(record: &Record) -> String {
-    let mut text = String::new();
+/// Every measurement: heading and table.
+pub(super) fn cells(record: &Record) -> Vec<(String, Grid)> {
+    let mut tables = Vec::new();
     for cell in Cell::all() {
         let groups = groups(record, cell);
         if !groups.is_empty() {
-            text.push_str(&format!("\n{}\n{}", cell.title(), table(cell, &groups)));
+            tables.push((cell.title(), table(record, cell, &groups)));
         }
     }
-    text
+    tables
 }
 
-fn table(cell: Cell, groups: &[Group<'_>]) -> String {
+fn table(record: &Record, cell: Cell, groups: &[Group<'_>]) -> Grid {
     match cell {
-        Cell::Open { .. } | Cell::Closed { .. } | Cell::Fresh { .. } => requests(groups),
+        Cell::Open { .. } | Cell::Closed { .. } | Cell::Fresh { .. } => {
+            requests(record, cell, groups)
+        }
         Cell::Bulk { .. } => bulk(groups),
         Cell::Idle { .. } => idle(groups),
     }
 }
 
-fn requests(groups: &[Group<'_>]) -> String {
-    let mut columns = Columns::new([
+fn requests(record: &Record, cell: Cell, groups: &[Group<'_>]) -> Grid {
+    let mut grid = Grid::new([
         "",
         "req/s",
         "p50 ms",
@@ -72,24 +105,21 @@ fn requests(groups: &[Group<'_>]) -> String {
         "errors",
         "proxy CPU µs/req",
         "user+kernel",
+        "near+far",
         "all CPU µs/req",
-        "proxy switches/req",
+        "switches/req",
+        "calls/req",
         "proxy MiB",
         "",
     ]);
     for group in groups {
-        let proxies = |user: bool| {
-            group.per_request(move |cost| match (cost.part.is_proxy(), user) {
-                (true, true) => cost.user_us,
-                (true, false) => cost.kernel_us,
-                (false, _) => 0.0,
-            })
-        };
         let switches = group.per_request(|cost| {
             if cost.part.is_proxy() { (cost.waits + cost.preemptions) as f64 } else { 0.0 }
         });
-        let split = format!("{}+{}", median(proxies(true), 0), median(proxies(false), 0));
-        columns.line(vec![
+        let calls = Syscalls::find(record, group.mode, cell);
+        let calls = calls.map_or_else(String::new, |it| format!("{:.1}", it.per_request("all")));
+        let saturated = if group.is_saturated() { "saturated" } else { "" };
+        let mut line = vec![
             group.mode.name(),
             ranged(group.rate(), 0),
             ranged(group.latency_ms(|latency| latency.p50_us), 2),
@@ -97,44 +127,97 @@ fn requests(groups: &[Group<'_>]) -> String {
             ranged(group.latency_ms(|latency| latency.p99_us), 2),
             median(group.latency_ms(|latency| latency.p999_us), 2),
             group.errors().to_string(),
-            ranged(group.cpu_us(|part| part.is_proxy()), 0),
-            split,
-            median(group.cpu_us(|_| true), 0),
-            median(switches, 2),
+        ];
+        line.extend(proxy_cpu(group));
+        line.extend([median(group.cpu_us(|_| true), 0)]);
+        line.extend([
+            if group.has_proxies() { median(switches, 2) } else { String::new() },
+            calls,
             median(group.proxy_mib(), 1),
-            if group.is_saturated() { "saturated".to_owned() } else { String::new() },
+            saturated.to_owned(),
         ]);
+        grid.line(line);
     }
-    columns.text()
+    grid.without_empty_columns()
 }
 
-fn bulk(groups: &[Group<'_>]) -> String {
-    let mut columns =
-        Columns::new(["", "Gbit/s", "errors", "proxy CPU s/GB", "all CPU s/GB", "proxy MiB"]);
+/// The proxies' CPU per request: together, by user and kernel, by side.
+fn proxy_cpu(group: &Group<'_>) -> [String; 3] {
+    if !group.has_proxies() {
+        return [const { String::new() }; 3];
+    }
+    let user = group.per_request(|cost| if cost.part.is_proxy() { cost.user_us } else { 0.0 });
+    let kernel = group.per_request(|cost| if cost.part.is_proxy() { cost.kernel_us } else { 0.0 });
+    let (near, far) =
+        (group.cpu_us(|part| part == Part::Near), group.cpu_us(|part| part == Part::Far));
+    [
+        ranged(group.cpu_us(Part::is_proxy), 0),
+        format!("{}+{}", median(user, 0), median(kernel, 0)),
+        format!("{}+{}", median(near, 0), median(far, 0)),
+    ]
+}
+
+fn bulk(groups: &[Group<'_>]) -> Grid {
+    let mut grid =
+        Grid::new(["", "Gbit/s", "errors", "proxy CPU s/GB", "all CPU s/GB", "proxy MiB"]);
     for group in groups {
-        columns.line(vec![
+        let proxies = group.cpu_per_gb(|part| part.is_proxy());
+        grid.line(vec![
             group.mode.name(),
             ranged(group.gbit_per_s(), 2),
             group.errors().to_string(),
-            ranged(group.cpu_per_gb(|part| part.is_proxy()), 2),
+            if group.has_proxies() { ranged(proxies, 2) } else { String::new() },
             median(group.cpu_per_gb(|_| true), 2),
             median(group.proxy_mib(), 1),
         ]);
     }
-    columns.text()
+    grid.without_empty_columns()
 }
 
-fn idle(groups: &[Group<'_>]) -> String {
-    let mut columns = Columns::new(["", "connections", "errors", "proxy MiB"]);
+fn idle(groups: &[Group<'_>]) -> Grid {
+    let mut grid =
+        Grid::new(["", "connections", "errors", "proxy MiB", "KiB per connection", "proxy CPU %"]);
     for group in groups {
-        columns.line(vec![
+        let busy = group.spread(|sample| {
+            let proxies = sample.costs.iter().filter(|cost| cost.part.is_proxy());
+            let us: f64 = proxies.map(|cost| cost.user_us + cost.kernel_us).sum();
+            Some(us / 1e4 / sample.seconds)
+        });
+        grid.line(vec![
             group.mode.name(),
             median(group.spread(|sample| Some(sample.done as f64)), 0),
             group.errors().to_string(),
             ranged(group.proxy_mib(), 1),
+            median(group.kib_per_connection(), 1),
+            if group.has_proxies() { median(busy, 1) } else { String::new() },
         ]);
     }
-    columns.text()
+    grid.without_empty_columns()
+}
+
+/// What could not be measured, and why; columns that need root say so.
+pub(super) fn remarks(record: &Record) -> Vec<String> {
+    let mut remarks: Vec<String> = Vec::new();
+    for (mode, why) in &record.missing {
+        remarks.push(format!("{} was not measured: {why}", mode.name()));
+    }
+    for (mode, why) in &record.failed {
+        remarks.push(format!("{} failed and was given up: {why}", mode.name()));
+    }
+    if let Some(why) = &record.no_syscalls {
+        remarks.push(format!("system calls were not counted: {why}"));
+    }
+    for mode in record.modes() {
+        let saturated: Vec<String> = Cell::all()
+            .into_iter()
+            .filter(|cell| group(record, *cell, mode).is_some_and(|group| group.is_saturated()))
+            .map(Cell::title)
+            .collect();
+        if !saturated.is_empty() {
+            remarks.push(format!("{} could not hold {}", mode.name(), saturated.join("; ")));
+        }
+    }
+    remarks
 }
 
 /// The median alone.
@@ -143,7 +226,7 @@ pub(super) fn median(spread: Option<Spread>, digits: usize) -> String {
 }
 
 /// The median and, where rounds differ, from where to where they go.
-pub(super) fn ranged(spread: Option<Spread>, digits: usize) -> String {
+fn ranged(spread: Option<Spread>, digits: usize) -> String {
     let Some(Spread { median, low, high }) = spread else { return "–".to_owned() };
     let [middle, from, to] = [median, low, high].map(|value| format!("{value:.digits$}"));
     if from == to { middle } else { format!("{middle} ({from}–{to})") }

@@ -1,0 +1,19 @@
+//! What HTML and SVG have in common.
+
+use super::mode::Mode;
+
+/// Text that cannot be taken for markup.
+pub(super) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// The colour of a mode in every chart; readable on a light and on a dark ground.
+pub(super) fn colour(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Direct => "#8a919c",
+        Mode::Library => "#8f6fc9",
+        Mode::CulvertL4 => "#1f9e89",
+        Mode::Sidecar => "#d9534f",
+        Mode::TlsRelay => "#d99a2b",
+    }
+}
