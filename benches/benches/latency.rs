@@ -3,6 +3,11 @@
 
 use std::process::ExitCode;
 
+/// The proxies under test are this program in another role: they get the allocator of the shipped
+/// program.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     benches::latency::main()
 }

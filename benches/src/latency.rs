@@ -46,12 +46,17 @@ use syscalls::Outside;
 
 /// The `main` of the benchmark.
 pub fn main() -> ExitCode {
-    let mut line: Vec<String> = std::env::args().skip(1).collect();
+    main_with(std::env::args().skip(1))
+}
+
+/// The same with other arguments than those of the process.
+pub fn main_with(line: impl Iterator<Item = String>) -> ExitCode {
+    let mut line: Vec<String> = line.collect();
     if line.first().map(String::as_str) == Some(harness::enter::ROLE) {
-        return harness::enter::main(inside);
+        return harness::enter::main_with(line, inside);
     }
     // Whatever needs no namespaces is done without them.
-    let args = Args::parse();
+    let args = parse(&line);
     if !args.measures() {
         return ended(without_measuring(&args));
     }
@@ -68,11 +73,15 @@ pub fn main() -> ExitCode {
 
 /// Namespaces are there, and nothing else runs in them.
 fn inside(line: Vec<String>) -> ExitCode {
-    let args = Args::parse_from(std::iter::once("latency".to_owned()).chain(line));
+    let args = parse(&line);
     ended(run::run(&args).and_then(|record| {
         tell(&args, &record)?;
         Ok(record.failed.is_empty())
     }))
+}
+
+fn parse(line: &[String]) -> Args {
+    Args::parse_from(std::iter::once("latency").chain(line.iter().map(String::as_str)))
 }
 
 fn without_measuring(args: &Args) -> anyhow::Result<bool> {
@@ -111,11 +120,13 @@ fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
         print(&format!("\n{title}\n{}", grid.text()));
     }
     let fleet = report::fleet(record);
-    print(&format!(
-        "\nIn a cluster, computed: every pod sends {} requests per second\n{}",
-        fleet::RATE,
-        fleet.text()
-    ));
+    if !fleet.is_empty() {
+        let rate = fleet::RATE;
+        print(&format!(
+            "\nIn a cluster, computed: every pod sends {rate} requests per second\n{}",
+            fleet.text()
+        ));
+    }
     print(&format!("\nOverview\n{}", table::overview(record).text()));
     for remark in table::remarks(record) {
         print(&format!("  {remark}\n"));

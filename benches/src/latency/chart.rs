@@ -20,8 +20,10 @@ pub(super) struct Bars {
 
 const BAR: f64 = 20.0;
 const GAP: f64 = 6.0;
-const NAMES: f64 = 92.0;
-const LABELS: f64 = 140.0;
+/// Width of a letter, about; names are given the room that the longest needs.
+const LETTER: f64 = 6.6;
+const LEAST_NAMES: f64 = 92.0;
+const LABELS: f64 = 120.0;
 const HEADING: f64 = 28.0;
 
 impl Bars {
@@ -30,11 +32,18 @@ impl Bars {
         HEADING + self.bars.len() as f64 * (BAR + GAP) + GAP
     }
 
+    /// Room for the names.
+    fn names(&self) -> f64 {
+        let longest = self.bars.iter().map(|bar| bar.name.chars().count()).max();
+        (longest.unwrap_or_default() as f64 * LETTER + 12.0).max(LEAST_NAMES)
+    }
+
     /// Draws it at `(left, top)`, `width` wide.
     pub(super) fn draw(&self, left: f64, top: f64, width: f64) -> String {
         let whole = |bar: &Bar| bar.parts.iter().map(|(value, _)| value).sum::<f64>();
         let most = self.bars.iter().map(whole).fold(f64::MIN_POSITIVE, f64::max);
-        let scale = (width - NAMES - LABELS) / most;
+        let names = self.names();
+        let scale = (width - names - LABELS) / most;
         let mut svg = format!(
             "<text class=\"head\" x=\"{left:.1}\" y=\"{:.1}\">{}</text>\n",
             top + 16.0,
@@ -45,10 +54,10 @@ impl Bars {
             let middle = y + BAR / 2.0 + 4.0;
             svg.push_str(&format!(
                 "<text x=\"{:.1}\" y=\"{middle:.1}\" text-anchor=\"end\">{}</text>\n",
-                left + NAMES - 8.0,
+                left + names - 8.0,
                 escape(&bar.name)
             ));
-            let mut x = left + NAMES;
+            let mut x = left + names;
             for (value, opacity) in &bar.parts {
                 let wide = (value * scale).max(0.0);
                 svg.push_str(&format!(
@@ -90,7 +99,7 @@ const LAST: f64 = 0.9999;
 /// Latency by quantile. Each step to the right is a tenth of the requests of the step before; each
 /// step upwards is ten times the latency.
 pub(super) fn latency(lines: &[Line], width: f64, height: f64) -> String {
-    let (left, right, top, bottom) = (56.0, 16.0, 12.0, 40.0);
+    let (left, right, top, bottom) = (56.0, 36.0, 12.0, 40.0);
     let values = || lines.iter().flat_map(|line| &line.points).map(|(_, ms)| *ms);
     let low = values().fold(f64::INFINITY, f64::min).max(0.001).log10().floor();
     let high = values().fold(0.001, f64::max).log10().ceil().max(low + 1.0);
@@ -158,7 +167,7 @@ pub(super) fn quantiles(histogram: &[(u64, u64)]) -> Vec<(f64, f64)> {
 pub(super) fn column(groups: &[Bars], width: f64) -> String {
     let mut top = 0.0;
     let mut svg = String::new();
-    for group in groups {
+    for group in groups.iter().filter(|group| !group.bars.is_empty()) {
         svg.push_str(&group.draw(0.0, top, width));
         top += group.height();
     }
@@ -196,7 +205,7 @@ mod tests {
         let bars = Bars { title: "t".to_owned(), bars: vec![bar(1.0), bar(4.0)] };
         let svg = bars.draw(0.0, 0.0, 500.0);
         // Half of what names and labels leave.
-        let half = (500.0 - NAMES - LABELS) / 2.0;
+        let half = (500.0 - bars.names() - LABELS) / 2.0;
         assert_eq!(svg.matches(&format!("width=\"{half:.1}\"")).count(), 2, "{svg}");
         assert!(svg.contains("a &amp; b"));
     }

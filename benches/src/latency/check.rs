@@ -32,10 +32,9 @@ const fn higher(name: &'static str, of: fn(&Group<'_>) -> Option<Spread>) -> Fig
     Figure { name, better: Better::Higher, tolerance: 0.10, of }
 }
 
-const CPU: Figure = lower("CPU per request", 0.10, |group| match group.has_proxies() {
-    true => group.cpu_us(|part| part.is_proxy()),
-    // Of `direct`: how the machine does.
-    false => group.cpu_us(|_| true),
+const CPU: Figure = lower("CPU per request", 0.10, |group| {
+    // Without proxies, of everything: how the machine does.
+    group.proxy_cpu_us().or_else(|| group.cpu_us(|_| true))
 });
 const MEMORY: Figure = lower("MiB per proxy", 0.10, |group| group.proxy_mib());
 const RATE: Figure = higher("req/s", |group| group.rate());
@@ -51,8 +50,7 @@ const FRESH: [Figure; 2] = [RATE, CPU];
 const BULK: [Figure; 2] = [
     higher("Gbit/s", |group| group.gbit_per_s()),
     lower("CPU per GB", 0.10, |group| {
-        let proxies = group.has_proxies();
-        group.cpu_per_gb(|part| part.is_proxy() || !proxies)
+        group.proxy_cpu_per_gb().or_else(|| group.cpu_per_gb(|_| true))
     }),
 ];
 const IDLE: [Figure; 1] = [MEMORY];

@@ -77,7 +77,7 @@ fn bill(record: &Record, mode: Mode, per: Per, pods: u32, nodes: u32) -> Option<
         Per::Node => f64::from(RATE) * pods_f / nodes_f,
     };
     let basis = nearest(record, mode, carried)?;
-    let cpu_us = group(record, basis, mode)?.cpu_us(|part| part.is_proxy())?.median;
+    let cpu_us = group(record, basis, mode)?.proxy_cpu_us()?.median;
     Some(Bill {
         mode,
         pods,

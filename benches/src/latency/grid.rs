@@ -20,6 +20,11 @@ impl Grid {
         self.lines.push(cells);
     }
 
+    /// Whether it has no line.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// Takes away columns in which no line says anything.
     pub(super) fn without_empty_columns(mut self) -> Self {
         let says = |cell: &String| !cell.is_empty() && cell != "–";

@@ -1,6 +1,6 @@
 //! The charts: which figures each of them shows.
 
-use super::cell::Cell;
+use super::cell::{Cell, thousands};
 use super::chart::{Bar, Bars, Line, column, frame, latency, quantiles};
 use super::cost::Part;
 use super::fleet::{Bill, bills};
@@ -78,11 +78,12 @@ pub(super) fn fleet(record: &Record) -> String {
             .map(|bill| {
                 let value = figure(bill);
                 let digits = if value < 10.0 { 2 } else { 0 };
+                let (pods, nodes) = (thousands(bill.pods), bill.nodes);
                 Bar {
-                    name: bill.mode.name(),
+                    name: format!("{pods} pods, {nodes} nodes: {}", bill.mode.name()),
                     colour: colour(bill.mode),
                     parts: vec![(value, 1.0)],
-                    label: format!("{value:.digits$} {unit}, {} pods on {}", bill.pods, bill.nodes),
+                    label: format!("{value:.digits$} {unit}"),
                 }
             })
             .collect(),
@@ -96,11 +97,12 @@ pub(super) fn summary(record: &Record) -> String {
     let half = 400.0;
     let p50: Figure = |group| group.latency_ms(|latency| latency.p50_us);
     let p99: Figure = |group| group.latency_ms(|latency| latency.p99_us);
-    let cpu: Figure = |group| group.cpu_us(|part| part.is_proxy());
     let panels = [
         simple(record, STEADY, "p50 in ms, 3,200 req/s", 2, p50),
         simple(record, STEADY, "p99 in ms, 3,200 req/s", 2, p99),
-        simple(record, STEADY, "proxy CPU µs per request, 3,200 req/s", 0, cpu),
+        simple(record, STEADY, "proxy CPU µs per request, 3,200 req/s", 0, |group| {
+            group.proxy_cpu_us()
+        }),
         simple(record, MOST, "requests per second at most", 0, |group| group.rate()),
         simple(record, STEADY, "MiB per proxy", 1, |group| group.proxy_mib()),
         simple(record, BULK, "bulk in Gbit/s, 1 stream", 1, |group| group.gbit_per_s()),
@@ -110,6 +112,7 @@ pub(super) fn summary(record: &Record) -> String {
                    @media(prefers-color-scheme:dark){text{fill:#d0d7de}}</style>\n"
         .to_owned();
     let mut top = 0.0;
+    let panels: Vec<Bars> = panels.into_iter().filter(|panel| !panel.bars.is_empty()).collect();
     for row in panels.chunks(2) {
         for (number, panel) in row.iter().enumerate() {
             svg.push_str(&panel.draw(number as f64 * (half + 20.0), top, half));

@@ -155,7 +155,8 @@ impl Sample {
     /// Whether the rate that was asked for could not be held.
     pub(super) fn is_saturated(&self) -> bool {
         let Cell::Open { rate, .. } = self.cell else { return false };
-        self.rate() < f64::from(rate) * HELD || self.unsent > u64::from(rate) / 100
+        let due = f64::from(rate) * self.seconds;
+        self.rate() < f64::from(rate) * HELD || self.unsent as f64 > due * (1.0 - HELD)
     }
 }
 

@@ -118,10 +118,16 @@ fn count_syscalls(
 }
 
 fn cells(args: &Args) -> anyhow::Result<Vec<Cell>> {
-    let mut cells = Cell::all();
-    let wanted = |cell: &Cell| args.cells.iter().any(|start| cell.name().starts_with(start));
-    cells.retain(|cell| args.cells.is_empty() || wanted(cell));
-    let names: Vec<_> = Cell::all().into_iter().map(Cell::name).collect();
+    let all = Cell::all();
+    let names: Vec<_> = all.iter().map(|cell| cell.name()).collect();
+    // A whole name means that cell, even where others begin with it.
+    let fits = |name: &String, word: &String| {
+        if names.contains(word) { name == word } else { name.starts_with(word) }
+    };
+    let wanted = |cell: &Cell| {
+        args.cells.is_empty() || args.cells.iter().any(|word| fits(&cell.name(), word))
+    };
+    let cells: Vec<Cell> = all.iter().copied().filter(wanted).collect();
     anyhow::ensure!(!cells.is_empty(), "no such cell; there are {}", names.join(", "));
     Ok(cells)
 }

@@ -71,6 +71,16 @@ impl Group<'_> {
         self.per_request(|cost| if which(cost.part) { cost.user_us + cost.kernel_us } else { 0.0 })
     }
 
+    /// CPU microseconds per request of both sides' proxies, if there are any.
+    pub(super) fn proxy_cpu_us(&self) -> Option<Spread> {
+        self.cpu_us(Part::is_proxy).filter(|_| self.has_proxies())
+    }
+
+    /// CPU seconds per gigabyte of both sides' proxies, if there are any.
+    pub(super) fn proxy_cpu_per_gb(&self) -> Option<Spread> {
+        self.cpu_per_gb(Part::is_proxy).filter(|_| self.has_proxies())
+    }
+
     /// A figure of all processes together, per request.
     pub(super) fn per_request(&self, figure: impl Fn(&Cost) -> f64) -> Option<Spread> {
         self.spread(|sample| {

@@ -31,9 +31,8 @@ pub(super) fn overview(record: &Record) -> Grid {
     for mode in record.modes() {
         let of = |cell| group(record, cell, mode);
         let (steady, most) = (of(STEADY), of(MOST));
-        let cpu = |group: &Option<Group<'_>>| {
-            median(group.as_ref().and_then(|group| group.cpu_us(|part| part.is_proxy())), 0)
-        };
+        let cpu =
+            |group: &Option<Group<'_>>| median(group.as_ref().and_then(Group::proxy_cpu_us), 0);
         let calls = |cell| {
             let per = Syscalls::find(record, mode, cell).map(|calls| calls.per_request("all"));
             per.map_or_else(|| "–".to_owned(), |per| format!("{per:.1}"))
@@ -57,7 +56,7 @@ pub(super) fn overview(record: &Record) -> Grid {
             pair(&calls(STEADY), &calls(MOST)),
             median(of(FRESH).and_then(|group| group.rate()), 0),
             median(bulk.as_ref().and_then(Group::gbit_per_s), 1),
-            median(bulk.and_then(|group| group.cpu_per_gb(|part| part.is_proxy())), 2),
+            median(bulk.and_then(|group| group.proxy_cpu_per_gb()), 2),
             memory(steady),
             memory(of(IDLE)),
         ]);
@@ -66,9 +65,10 @@ pub(super) fn overview(record: &Record) -> Grid {
 }
 
 fn pair(first: &str, second: &str) -> String {
-    match (first, second) {
-        ("0" | "–", "0" | "–") => "–".to_owned(),
-        _ => format!("{first} → {second}"),
+    if (first, second) == ("–", "–") {
+        "–".to_owned()
+    } else {
+        format!("{first} → {second}")
     }
 }
 
@@ -151,7 +151,7 @@ fn proxy_cpu(group: &Group<'_>) -> [String; 3] {
     let (near, far) =
         (group.cpu_us(|part| part == Part::Near), group.cpu_us(|part| part == Part::Far));
     [
-        ranged(group.cpu_us(Part::is_proxy), 0),
+        ranged(group.proxy_cpu_us(), 0),
         format!("{}+{}", median(user, 0), median(kernel, 0)),
         format!("{}+{}", median(near, 0), median(far, 0)),
     ]
@@ -161,12 +161,11 @@ fn bulk(groups: &[Group<'_>]) -> Grid {
     let mut grid =
         Grid::new(["", "Gbit/s", "errors", "proxy CPU s/GB", "all CPU s/GB", "proxy MiB"]);
     for group in groups {
-        let proxies = group.cpu_per_gb(|part| part.is_proxy());
         grid.line(vec![
             group.mode.name(),
             ranged(group.gbit_per_s(), 2),
             group.errors().to_string(),
-            if group.has_proxies() { ranged(proxies, 2) } else { String::new() },
+            ranged(group.proxy_cpu_per_gb(), 2),
             median(group.cpu_per_gb(|_| true), 2),
             median(group.proxy_mib(), 1),
         ]);
