@@ -31,6 +31,11 @@ pub struct Config {
     pub slow_start_share: f64,
     /// Time constant of the connect-time average. 10 s.
     pub smoothing: Duration,
+    /// Time in which what is known about connect times fades to a third when nothing new is seen.
+    /// 3 s; longer keeps an endpoint alone that was slow once, shorter tries a slow one more often.
+    pub fade: Duration,
+    /// Time constant in which a connection that was begun stops to count as work. 1 s.
+    pub recent: Duration,
     /// Connect times below this are equal. 1 ms: local jitter is no signal.
     pub connect_floor: Duration,
     /// An endpoint that is idle for this long is forgotten. 10 min.
@@ -48,6 +53,8 @@ impl Default for Config {
             slow_start: Duration::from_secs(10),
             slow_start_share: 0.1,
             smoothing: Duration::from_secs(10),
+            fade: Duration::from_secs(3),
+            recent: Duration::from_secs(1),
             connect_floor: Duration::from_millis(1),
             forget: Duration::from_secs(600),
         }
@@ -65,14 +72,40 @@ pub struct Loads {
 #[derive(Debug)]
 #[must_use = "the connection counts as work while this lives"]
 pub struct InFlight {
-    seen: Rc<RefCell<HashMap<Uid, Load>>>,
+    loads: Loads,
     endpoint: Uid,
+    connecting: bool,
+}
+
+impl InFlight {
+    /// The connection was made. `took` is left out where it says nothing about the next one, as
+    /// when a tunnel had to be made first that now stands.
+    pub fn connected(&mut self, took: Option<Duration>, now: Instant) {
+        self.settle(|load, config| load.connected(took, now, config));
+    }
+
+    /// The connection could not be made.
+    pub fn failed(mut self, now: Instant) {
+        self.settle(|load, config| load.failed(now, config));
+    }
+
+    fn settle(&mut self, tell: impl FnOnce(&mut Load, &Config)) {
+        if !std::mem::take(&mut self.connecting) {
+            return;
+        }
+        // Never forgotten while something is in flight.
+        if let Some(load) = self.loads.seen.borrow_mut().get_mut(&self.endpoint) {
+            load.settle();
+            tell(load, &self.loads.config);
+        }
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(load) = self.seen.borrow_mut().get_mut(&self.endpoint) {
-            load.outstanding = load.outstanding.saturating_sub(1);
+        self.settle(|_, _| {});
+        if let Some(load) = self.loads.seen.borrow_mut().get_mut(&self.endpoint) {
+            load.end();
         }
     }
 }
@@ -83,20 +116,16 @@ impl Loads {
         Self { config: Rc::new(config), seen: Rc::default() }
     }
 
-    /// Counts one more connection to `endpoint`.
+    /// Counts one more connection to `endpoint`, which is attempted now.
     pub fn start(&self, endpoint: &Uid, now: Instant) -> InFlight {
-        self.with(endpoint, now, |load| load.outstanding += 1);
-        InFlight { seen: self.seen.clone(), endpoint: endpoint.clone() }
-    }
-
-    /// A connection to `endpoint` was made in `took`.
-    pub fn connected(&self, endpoint: &Uid, took: Duration, now: Instant) {
-        self.with(endpoint, now, |load| load.connected(took, now, &self.config));
-    }
-
-    /// A connection to `endpoint` could not be made.
-    pub fn failed(&self, endpoint: &Uid, now: Instant) {
-        self.with(endpoint, now, |load| load.failed(now, &self.config));
+        let mut seen = self.seen.borrow_mut();
+        // The map is swept each time its size reaches a power of two: amortised constant work.
+        if !seen.contains_key(endpoint) && seen.len() >= 64 && seen.len().is_power_of_two() {
+            seen.retain(|_, load| !load.is_stale(now, self.config.forget));
+        }
+        let load = seen.entry(endpoint.clone()).or_insert_with(|| Load::new(now));
+        load.start(now, &self.config);
+        InFlight { loads: self.clone(), endpoint: endpoint.clone(), connecting: true }
     }
 
     /// Whether `endpoint` is ejected.
@@ -179,18 +208,6 @@ impl Loads {
         let against = (&one, capacity(first));
         let second_wins = other.is_better(capacity(second), against, now, &self.config);
         Some(if second_wins { second } else { first })
-    }
-
-    fn with(&self, endpoint: &Uid, now: Instant, update: impl FnOnce(&mut Load)) {
-        let mut seen = self.seen.borrow_mut();
-        if let Some(load) = seen.get_mut(endpoint) {
-            return update(load);
-        }
-        // The map is swept each time its size reaches a power of two: amortised constant work.
-        if seen.len() >= 64 && seen.len().is_power_of_two() {
-            seen.retain(|_, load| !load.is_stale(now, self.config.forget));
-        }
-        update(seen.entry(endpoint.clone()).or_insert_with(|| Load::new(now)));
     }
 }
 

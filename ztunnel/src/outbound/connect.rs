@@ -40,6 +40,13 @@ pub(super) struct Connected {
     pub(super) _work: Option<InFlight>,
 }
 
+/// A way to an endpoint.
+pub(super) struct Way {
+    pub(super) upstream: Upstream,
+    /// Whether a tunnel had to be made first, which later connections share.
+    pub(super) made_for_it: bool,
+}
+
 /// There is none.
 pub(super) struct Failed {
     /// What is known about the last attempt; none when nothing was attempted.
@@ -78,7 +85,7 @@ impl Call<'_> {
     ) -> Result<Connected, Failed> {
         let story = Story { destination_addr: Some(to), ..self.story(service, None) };
         match self.plain(to).await {
-            Ok(upstream) => Ok(Connected { upstream, story, _work: None }),
+            Ok(Way { upstream, .. }) => Ok(Connected { upstream, story, _work: None }),
             Err(error) => Err(Failed { story: Some(story.into()), error }),
         }
     }
@@ -104,11 +111,12 @@ impl Call<'_> {
             };
             let endpoint = &candidate.workload.uid;
             let began = Instant::now();
-            let work = loads.start(endpoint, began);
+            let mut work = loads.start(endpoint, began);
             let mut story = self.story(route.service, Some(candidate.workload));
             match self.hop(&hop, route.service, &mut story).await {
-                Ok(upstream) => {
-                    loads.connected(endpoint, began.elapsed(), Instant::now());
+                Ok(Way { upstream, made_for_it }) => {
+                    let took = (!made_for_it).then(|| began.elapsed());
+                    work.connected(took, Instant::now());
                     return Ok(Connected { upstream, story, _work: Some(work) });
                 }
                 Err(error) => {
@@ -117,7 +125,7 @@ impl Call<'_> {
                     if outcome.retry() == Retry::Never {
                         break;
                     }
-                    loads.failed(endpoint, Instant::now());
+                    work.failed(Instant::now());
                 }
             }
         }
@@ -131,7 +139,7 @@ impl Call<'_> {
         hop: &Hop,
         service: Option<&Arc<Service>>,
         story: &mut Story,
-    ) -> Result<Upstream, Error> {
+    ) -> Result<Way, Error> {
         match hop {
             Hop::Tcp(target) => {
                 let to = self.address(target).await?;
@@ -144,15 +152,15 @@ impl Call<'_> {
                 story.authority = Some(tunnel.authority.to_string().into());
                 story.security = Security::MutualTls;
                 story.source_identity = Some(self.pod.identity.clone());
-                tunnel::open(self, tunnel, to, service).await.map(Upstream::Tunnel)
+                tunnel::open(self, tunnel, to, service).await
             }
         }
     }
 
-    async fn plain(&self, to: SocketAddr) -> Result<Upstream, Error> {
+    async fn plain(&self, to: SocketAddr) -> Result<Way, Error> {
         let connect = self.pod.sockets.connect(to, None);
         match tokio::time::timeout(self.worker.config().connect_timeout, connect).await {
-            Ok(Ok(socket)) => Ok(Upstream::Socket(socket)),
+            Ok(Ok(socket)) => Ok(Way { upstream: Upstream::Socket(socket), made_for_it: false }),
             Ok(Err(error)) => Err(Error::Connect(error)),
             Err(_) => Err(Error::ConnectTimeout),
         }

@@ -12,9 +12,10 @@ use shared::headers::{
 use shared::mesh::Service;
 use shared::tls;
 
+use crate::copy::Upstream;
 use crate::node::pools::Key;
 use crate::outbound::Error;
-use crate::outbound::connect::Call;
+use crate::outbound::connect::{Call, Way};
 use crate::outbound::dial::{self, dial};
 use crate::outbound::resolve::{Inner, Tunnel};
 
@@ -24,23 +25,25 @@ pub(super) async fn open(
     tunnel: &Tunnel,
     to: SocketAddr,
     service: Option<&Arc<Service>>,
-) -> Result<Stream, Error> {
+) -> Result<Way, Error> {
     let request =
         Request { authority: tunnel.authority.to_string().into(), headers: headers(call, service) };
     let key =
         Key { source: call.pod.identity.clone(), expected: tunnel.expected.clone(), address: to };
-    let stream = match pooled(call, &key, &request).await {
+    let (stream, reused) = match pooled(call, &key, &request).await {
         // A pooled connection may have died unseen; nothing was sent on the stream.
         Err(Error::Tunnel(error)) if is_stale(&error) => pooled(call, &key, &request).await?,
         result => result?,
     };
-    match &tunnel.inner {
-        None => Ok(stream),
-        Some(inner) => within(call, stream, inner, request).await,
-    }
+    let stream = match &tunnel.inner {
+        None => stream,
+        Some(inner) => within(call, stream, inner, request).await?,
+    };
+    Ok(Way { upstream: Upstream::Tunnel(stream), made_for_it: !reused })
 }
 
-async fn pooled(call: &Call<'_>, key: &Key, request: &Request) -> Result<Stream, Error> {
+/// A stream, and whether its tunnel stood before.
+async fn pooled(call: &Call<'_>, key: &Key, request: &Request) -> Result<(Stream, bool), Error> {
     let node = &call.worker.node;
     let dial = || dial(Arc::clone(node), Arc::clone(call.pod), key.clone());
     let opened =
@@ -49,7 +52,7 @@ async fn pooled(call: &Call<'_>, key: &Key, request: &Request) -> Result<Stream,
             OpenError::Stream(error) => Error::Tunnel(error),
             OpenError::Draining => Error::Tunnel(hbone::Error::Closed),
         })?;
-    granted(opened.response, opened.stream)
+    Ok((granted(opened.response, opened.stream)?, opened.reused))
 }
 
 fn granted(response: Response, stream: Stream) -> Result<Stream, Error> {

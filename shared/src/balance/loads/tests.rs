@@ -5,14 +5,25 @@ use proptest::prelude::*;
 use super::*;
 use crate::mesh::sample;
 
+mod spread;
+
 fn pods(count: usize) -> Vec<Workload> {
     (0..count).map(|index| sample::workload(&format!("pod-{index}"), "ns")).collect()
 }
 
+fn fail(loads: &Loads, pod: &Workload, now: Instant) {
+    loads.start(&pod.uid, now).failed(now);
+}
+
 fn eject(loads: &Loads, pod: &Workload, now: Instant) {
     for _ in 0..3 {
-        loads.failed(&pod.uid, now);
+        fail(loads, pod, now);
     }
+}
+
+fn connect(loads: &Loads, pod: &Workload, took_ms: u64, now: Instant) {
+    let mut work = loads.start(&pod.uid, now);
+    work.connected(Some(Duration::from_millis(took_ms)), now);
 }
 
 fn share_of_first(loads: &Loads, pods: &[Workload], now: Instant) -> f64 {
@@ -67,10 +78,10 @@ fn less_open_work_wins() {
 #[test]
 fn faster_endpoint_wins_and_a_slow_one_is_tried_again_later() {
     let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
-    loads.connected(&pods[0].uid, Duration::from_millis(200), now);
-    loads.connected(&pods[1].uid, Duration::from_millis(2), now);
+    connect(&loads, &pods[0], 200, now);
+    connect(&loads, &pods[1], 2, now);
     assert!(share_of_first(&loads, &pods, now) < 0.01);
-    let later = now + Duration::from_secs(300);
+    let later = now + Duration::from_secs(20);
     assert!(share_of_first(&loads, &pods, later) > 0.2);
 }
 
@@ -92,17 +103,17 @@ fn capacity_is_a_share_of_connections() {
 #[test]
 fn ejection_grows_and_ends_with_success() {
     let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
-    let uid = &pods[0].uid;
-    loads.failed(uid, now);
-    loads.failed(uid, now);
+    let (pod, uid) = (&pods[0], &pods[0].uid);
+    fail(&loads, pod, now);
+    fail(&loads, pod, now);
     assert!(!loads.is_ejected(uid, now));
-    loads.failed(uid, now);
+    fail(&loads, pod, now);
     assert!(loads.is_ejected(uid, now + Duration::from_millis(999)));
     let second = now + Duration::from_secs(1);
     assert!(!loads.is_ejected(uid, second));
-    loads.failed(uid, second);
+    fail(&loads, pod, second);
     assert!(loads.is_ejected(uid, second + Duration::from_millis(1999)));
-    loads.connected(uid, Duration::from_millis(1), second);
+    connect(&loads, pod, 1, second);
     assert!(!loads.is_ejected(uid, second));
 }
 
@@ -117,7 +128,8 @@ fn all_ejected_means_panic_and_all_are_used() {
 #[test]
 fn new_endpoint_starts_slowly() {
     let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
-    let old = loads.start(&pods[1].uid, now);
+    let mut old = loads.start(&pods[1].uid, now);
+    old.connected(None, now);
     let later = now + Duration::from_secs(60);
     assert!(share_of_first(&loads, &pods, later) < 0.01, "the old one has one, the new one waits");
     assert!(share_of_first(&loads, &pods, later + Duration::from_secs(10)) > 0.9);
@@ -128,9 +140,9 @@ fn new_endpoint_starts_slowly() {
 fn idle_endpoints_are_forgotten() {
     let (loads, now) = (Loads::default(), Instant::now());
     for pod in pods(128) {
-        loads.failed(&pod.uid, now);
+        fail(&loads, &pod, now);
     }
     let later = now + Duration::from_secs(3600);
-    loads.failed(&sample::workload("other", "ns").uid, later);
+    fail(&loads, &sample::workload("other", "ns"), later);
     assert_eq!(loads.seen.borrow().len(), 1);
 }
