@@ -4,6 +4,11 @@
 mod netns {
     pub(crate) mod bare;
     pub(crate) mod captured;
+    pub(crate) mod certificates;
+    pub(crate) mod many;
+    pub(crate) mod mesh;
+    pub(crate) mod policy;
+    pub(crate) mod programs;
     pub(crate) mod redirect;
     pub(crate) mod suite;
     pub(crate) mod traffic;

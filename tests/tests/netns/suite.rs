@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use harness::enter::find;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{bare, redirect, traffic};
+use super::{bare, certificates, many, policy, programs, redirect, traffic};
 
 /// A test: its name, the programs that it needs, and its body.
 pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
@@ -15,7 +15,16 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
     // Each test is a dozen processes: a few at a time, whatever the machine.
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let strict = std::env::var_os("CI").is_some();
-    let cases: Vec<Case> = [bare::CASES, redirect::CASES, traffic::CASES].concat();
+    let cases: Vec<Case> = [
+        bare::CASES,
+        redirect::CASES,
+        traffic::CASES,
+        programs::CASES,
+        policy::CASES,
+        many::CASES,
+        certificates::CASES,
+    ]
+    .concat();
     let trials = cases.into_iter().map(|case| trial(case, strict)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
