@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::cluster::{Cluster, Node};
 use crate::eventually::eventually;
+use crate::pod::Pod;
 use crate::process::{Program, Running};
 
 /// Long enough for a process to start on a loaded machine.
@@ -176,6 +177,21 @@ impl Ztunnel {
         Ok(self.started.elapsed())
     }
 
+    /// Waits until it serves `pod`: from then on the pod's connections are captured. Those that it
+    /// opened before are cut by that.
+    ///
+    /// # Errors
+    /// It does not in time; with its log.
+    pub fn serves(&self, pod: &Pod) -> anyhow::Result<()> {
+        let name = format!("{}/{}", pod.spec().namespace, pod.name());
+        let served = || {
+            let told =
+                |line: &serde_json::Value| line["message"] == "pod is served" && line["pod"] == name;
+            if self.log().iter().any(told) { Ok(()) } else { Err(self.running.stdout()) }
+        };
+        eventually(START, "the pod is served", served)
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Running {
         &mut self.running
@@ -192,6 +208,12 @@ impl Ztunnel {
     pub fn log(&self) -> Vec<serde_json::Value> {
         let lines = self.running.stdout();
         lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The lines of its log that name this cause.
+    #[must_use]
+    pub fn caused(&self, cause: &str) -> Vec<serde_json::Value> {
+        self.log().into_iter().filter(|line| line["cause"] == cause).collect()
     }
 
     /// Its metrics as text.

@@ -44,6 +44,13 @@ impl Mesh {
         Ok(Self { cluster, near, far, client, server, authority, near_ztunnel, far_ztunnel })
     }
 
+    /// One more pod of the mesh beside the client, served.
+    pub(crate) fn pod(&self, spec: PodSpec) -> anyhow::Result<Pod> {
+        let pod = self.cluster.pod(&self.near, spec)?;
+        self.near_ztunnel.serves(&pod)?;
+        Ok(pod)
+    }
+
     /// A role of the harness as the server's application.
     pub(crate) fn serve(&self, role: &str, port: u16) -> anyhow::Result<Running> {
         let listen = format!("[::]:{port}");

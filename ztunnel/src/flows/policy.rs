@@ -57,7 +57,8 @@ async fn change_of_policy_closes_exactly_what_it_denies() {
         assert!(closed.await.expect("closed in time").is_err(), "reset, not an orderly end");
         assert!(echoes(&mut kept).await);
         let line = world.caused("POLICY_CHANGED").await;
-        assert!(line.contains("connection closed due to policy change"), "{line}");
+        let text = "connection closed due to policy change: explicitly denied by: team/no";
+        assert!(line.contains(text), "{line}");
         assert_eq!(world.part.permits.len(), 1);
     })
     .await;

@@ -41,8 +41,9 @@ pub(super) async fn run(
         biased;
         denial = watch.revoked() => {
             drop(copy);
-            tracing::debug!(%denial, "permit withdrawn");
-            log.close(Err((Outcome::POLICY_CHANGED, &"connection closed due to policy change")));
+            // Istio ztunnel's words, and after them what it does not say: which policy.
+            let error = format_args!("connection closed due to policy change: {}", denial.why());
+            log.close(Err((Outcome::POLICY_CHANGED, &error)));
             return;
         }
         ended = &mut copy => ended,

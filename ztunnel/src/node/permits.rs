@@ -6,6 +6,7 @@
 //! Source: spec L4 §4.7, without its gap (a change of the workload's own list of policies counts).
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
@@ -27,8 +28,20 @@ pub enum Denial {
     #[error("connection closed due to policy rejection: {0}")]
     Policy(#[source] authz::Denial),
     /// The workload accepts only its waypoint, and this is not it.
-    #[error("connection closed due to policy rejection: only the workload's waypoint may connect")]
+    #[error("connection closed due to policy rejection: {ONLY_WAYPOINT}")]
     NotThroughWaypoint,
+}
+
+const ONLY_WAYPOINT: &str = "only the workload's waypoint may connect";
+
+impl Denial {
+    /// The reason alone, for texts that say themselves what happened.
+    pub fn why(&self) -> &dyn fmt::Display {
+        match self {
+            Self::Policy(denial) => denial,
+            Self::NotThroughWaypoint => &ONLY_WAYPOINT,
+        }
+    }
 }
 
 /// What decides over an inbound connection.
