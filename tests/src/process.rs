@@ -18,6 +18,10 @@ use crate::eventually::eventually;
 /// Makes the names of output files unique.
 static STARTED: AtomicU32 = AtomicU32::new(0);
 
+/// Linux shows times to programs in hundredths of a second, whatever it counts in itself
+/// (`USER_HZ`, all architectures that Rust has a server for).
+const MS_PER_TICK: u64 = 10;
+
 /// Where and with what rights a program runs.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -262,6 +266,19 @@ impl Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         debug_assert!(started.elapsed() < Duration::from_secs(60), "{} would not die", self.name);
+    }
+
+    /// Processor time that it used so far.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn cpu_time(&self) -> io::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // proc_pid_stat(5): the name is in parentheses and may hold anything; after it the state
+        // is field 3, and 14 and 15 are the times in user and kernel mode.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|own| own.parse::<u64>().ok()).sum();
+        Ok(Duration::from_millis(ticks * MS_PER_TICK))
     }
 
     /// The descriptors that it holds now.

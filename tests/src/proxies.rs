@@ -185,8 +185,9 @@ impl Ztunnel {
     pub fn serves(&self, pod: &Pod) -> anyhow::Result<()> {
         let name = format!("{}/{}", pod.spec().namespace, pod.name());
         let served = || {
-            let told =
-                |line: &serde_json::Value| line["message"] == "pod is served" && line["pod"] == name;
+            let told = |line: &serde_json::Value| {
+                line["message"] == "pod is served" && line["pod"] == name
+            };
             if self.log().iter().any(told) { Ok(()) } else { Err(self.running.stdout()) }
         };
         eventually(START, "the pod is served", served)
@@ -222,5 +223,16 @@ impl Ztunnel {
     /// It does not answer.
     pub fn metrics(&self) -> anyhow::Result<String> {
         Ok(self.node.get("127.0.0.1:15020", "/metrics")?.1)
+    }
+    /// The sum of a metric over all its labels; 0 while it has no samples.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.metrics()?;
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 }

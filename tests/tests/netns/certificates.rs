@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] =
     &[("certificates::short_certificates_rotate_under_load", &[], short_certificates_rotate)];
 
 fn short_certificates_rotate() -> anyhow::Result<()> {
-    let mut mesh = Mesh::with_certificates("rotation", "5s")?;
+    let mut mesh = Mesh::with("rotation", "5s", &[])?;
     // Tunnels outlive certificates: each of these makes its first one when its certificate has
     // been renewed many times.
     let late: Vec<Pod> = (0..6)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use harness::cluster::{Cluster, Node};
 use harness::eventually::eventually;
 use harness::pod::{Pod, PodSpec};
-use harness::process::Running;
+use harness::process::{Program, Running};
 use harness::proxies::{Authority, Ztunnel};
 
 /// Long enough for anything that is bound to happen.
@@ -27,18 +27,27 @@ pub(crate) struct Mesh {
 
 impl Mesh {
     pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
-        Self::with_certificates(name, "1h")
+        Self::with(name, "1h", &[])
     }
 
-    pub(crate) fn with_certificates(name: &str, lifetime: &str) -> anyhow::Result<Self> {
+    /// With this lifetime of certificates, and these variables for both proxies.
+    pub(crate) fn with(
+        name: &str,
+        lifetime: &str,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let cluster = Cluster::new(name)?;
         let (near, far) = (cluster.node("near")?, cluster.node("far")?);
         let client = cluster.pod(&near, PodSpec::new("client"))?;
         let server = cluster.pod(&far, PodSpec::new("server"))?;
         cluster.host("server", server.ip())?;
         let authority = Authority::start(&cluster, &near, lifetime)?;
-        let mut near_ztunnel = Ztunnel::start(&cluster, &near, &authority)?;
-        let mut far_ztunnel = Ztunnel::start(&cluster, &far, &authority)?;
+        let start = |node| {
+            let program = Ztunnel::program(&cluster, node, &authority)?;
+            let set = |program: Program, (key, value): &(&str, &str)| program.env(key, value);
+            Ztunnel::run(node, variables.iter().fold(program, set))
+        };
+        let (mut near_ztunnel, mut far_ztunnel) = (start(&near)?, start(&far)?);
         near_ztunnel.ready()?;
         far_ztunnel.ready()?;
         Ok(Self { cluster, near, far, client, server, authority, near_ztunnel, far_ztunnel })
@@ -53,10 +62,7 @@ impl Mesh {
 
     /// A role of the harness as the server's application.
     pub(crate) fn serve(&self, role: &str, port: u16) -> anyhow::Result<Running> {
-        let listen = format!("[::]:{port}");
-        let mut running = self.server.role(role).args(["--listen", &listen]).start()?;
-        running.line_with("listening", SOON)?;
-        Ok(running)
+        serve(&self.server, role, port)
     }
 
     pub(crate) fn tick(&self, from: &Pod, port: u16) -> anyhow::Result<Running> {
@@ -81,6 +87,14 @@ impl Mesh {
             _ => Ok(()),
         })
     }
+}
+
+/// A role of the harness as the application of `pod`.
+pub(crate) fn serve(pod: &Pod, role: &str, port: u16) -> anyhow::Result<Running> {
+    let listen = format!("[::]:{port}");
+    let mut running = pod.role(role).args(["--listen", &listen, "--name", pod.name()]).start()?;
+    running.line_with("listening", SOON)?;
+    Ok(running)
 }
 
 /// Waits until something takes connections on the server's port, from within its pod.
