@@ -11,11 +11,11 @@ use harness::proxies::Ztunnel;
 use harness::role::{load, sniff};
 use rustix::process::Signal;
 
-use super::mesh::{Mesh, SOON};
+use super::mesh::{Mesh, SOON, serve};
 use super::suite::Case;
 
 pub(crate) const CASES: &[Case] = &[
-    ("traffic::a_service_is_reached_in_both_families", &[], a_service_is_reached),
+    ("traffic::a_service_is_reached_and_spread_in_both_families", &[], a_service_is_reached),
     ("traffic::the_wire_is_tls_through_restart_kill_and_join", &[], the_wire_is_tls),
     ("traffic::a_killed_ztunnel_fails_closed", &[], a_killed_ztunnel_fails_closed),
     ("traffic::wrong_namespaces_do_not_hurt_the_others", &[], wrong_namespaces),
@@ -23,14 +23,8 @@ pub(crate) const CASES: &[Case] = &[
 
 fn a_service_is_reached() -> anyhow::Result<()> {
     let mesh = Mesh::new("service")?;
-    let beside = mesh.cluster.pod(&mesh.near, PodSpec::new("beside").label("app", "server"))?;
-    let mut servers = Vec::new();
-    for pod in [&mesh.server, &beside] {
-        let http = pod.role("http").args(["--listen", "[::]:8080", "--name", pod.name()]);
-        let mut http = http.start()?;
-        http.line_with("listening", SOON)?;
-        servers.push(http);
-    }
+    let beside = mesh.pod(PodSpec::new("beside").label("app", "server"))?;
+    let _servers = [serve(&mesh.server, "http", 8080)?, serve(&beside, "http", 8080)?];
     let addresses: [IpAddr; 2] = ["10.96.0.1".parse()?, "fd00:96::1".parse()?];
     mesh.cluster.mesh().service(&Service {
         name: "server",
@@ -52,6 +46,10 @@ fn a_service_is_reached() -> anyhow::Result<()> {
             .start()?
             .result(SOON)?;
         ensure!(report.failed() == 0 && report.ok == 200, "{report:?}");
+        for name in [mesh.server.name(), beside.name()] {
+            let part = report.servers.get(name).copied().unwrap_or_default();
+            ensure!(part >= 40, "{name} got {part} of 200: {report:?}");
+        }
     }
     let (_, body) = mesh.client.get(&SocketAddr::new(mesh.server.ipv6(), 8080).to_string(), "/")?;
     ensure!(body.contains(&mesh.client.ipv6().to_string()), "the client's address is kept: {body}");
