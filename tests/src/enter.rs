@@ -300,10 +300,24 @@ pub(crate) const FORBIDDEN_IN_PODS: CapabilitySet = CapabilitySet::NET_ADMIN
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
+    postgresql()
+        .into_iter()
+        .chain(std::env::split_paths(&path))
         .chain(usual)
         .map(|dir| dir.join(AsRef::<OsStr>::as_ref(program)))
         .find(|file| file.is_file())
+}
+
+/// Where Debian keeps the programs of its PostgreSQL versions, the newest first. What it has on
+/// `PATH` instead are scripts that look for a running server.
+fn postgresql() -> Vec<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<_> = versions.map(|version| version.path()).collect();
+    versions.sort_by_key(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        std::cmp::Reverse(name.parse::<u32>().unwrap_or_default())
+    });
+    versions.into_iter().map(|version| version.join("bin")).collect()
 }
 
 /// Brings an error of the operating system into the words of this crate.
