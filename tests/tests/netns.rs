@@ -10,6 +10,7 @@ mod netns {
     pub(crate) mod policy;
     pub(crate) mod programs;
     pub(crate) mod redirect;
+    pub(crate) mod routes;
     pub(crate) mod suite;
     pub(crate) mod traffic;
 }
