@@ -10,6 +10,7 @@ pub mod servers;
 pub mod sniff;
 pub mod tick;
 mod tls;
+pub mod tunnel;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
         "load" => load::run(&parse(role, args)),
         "tick" => block_on(tick::run(parse(role, args))),
         "hold" => block_on(hold::run(parse(role, args))),
+        "tunnel" => block_on(tunnel::run(parse(role, args))),
         "stay" => block_on(stay(parse(role, args))),
         "sniff" => sniff::run(&parse(role, args)),
         _ => Err(anyhow::anyhow!("there is no role {role:?}")),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use harness::enter::find;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{bare, certificates, many, policy, programs, redirect, routes, traffic};
+use super::{bare, certificates, inward, many, policy, programs, redirect, routes, traffic};
 
 /// A test: its name, the programs that it needs, and its body.
 pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
@@ -21,6 +21,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         traffic::CASES,
         programs::CASES,
         routes::CASES,
+        inward::CASES,
         policy::CASES,
         many::CASES,
         certificates::CASES,
