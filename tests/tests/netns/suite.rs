@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use harness::enter::find;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{bare, certificates, inward, many, policy, programs, redirect, routes, traffic};
+use super::{bare, certificates, drain, inward, many, policy, programs, redirect, routes, traffic};
 
 /// A test: its name, the programs that it needs, and its body.
 pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
@@ -24,6 +24,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         inward::CASES,
         policy::CASES,
         many::CASES,
+        drain::CASES,
         certificates::CASES,
     ]
     .concat();
