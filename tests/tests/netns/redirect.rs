@@ -181,10 +181,14 @@ fn rules_stay() -> anyhow::Result<()> {
 fn uncapture_leaves_nothing() -> anyhow::Result<()> {
     let world = Captured::new()?;
     ensure!(!capture::is_captured(&world.namespace)?);
+    capture::keep_accept_queues(&world.namespace)?;
+    capture::uncapture(&world.pod.path())?;
+    ensure!(capture::moves_accept_queues(&world.namespace), "a setting that is not of capture");
     Capture::default().apply(&world.namespace)?;
     ensure!(capture::is_captured(&world.namespace)?);
     capture::uncapture(&world.pod.path())?;
     ensure!(!capture::is_captured(&world.namespace)?);
+    ensure!(!capture::moves_accept_queues(&world.namespace), "a setting of capture is left");
     capture::uncapture(&world.pod.path())?;
     let server = world.serve(&world.node, "[::]:9090")?;
     for host in NODE {

@@ -210,12 +210,19 @@ impl Capture {
     }
 }
 
-/// Removes every trace of capture from `namespace`: tables, rules of policy routing, routes.
-/// Doing it again does nothing.
+/// Removes every trace of capture from `namespace`: tables, rules of policy routing, routes, and
+/// what [`keep_accept_queues`] set. Doing it again does nothing.
 ///
 /// # Errors
 /// [`Error`]; what could be removed is gone.
 pub fn remove(namespace: &Namespace) -> Result<(), Error> {
+    // Where nothing was captured, the setting is somebody else's. What it was before is not known
+    // after a restart; 0 is the kernel's default.
+    if is_captured(namespace)?
+        && let Err(error) = migrate_accept_queues(namespace, "0")
+    {
+        tracing::debug!(%error, "net.ipv4.tcp_migrate_req stays as it is");
+    }
     let Inside { mut filter, mut routing, .. } = Inside::open(namespace)?;
     let tables = nft::remove(&mut filter, &[NAT, MANGLE, RAW]).map_err(Error::Tables);
     route::remove(&mut routing).map_err(Error::Routing)?;
@@ -248,8 +255,12 @@ pub fn addresses(namespace: &Namespace) -> Result<Vec<IpAddr>, Error> {
 /// # Errors
 /// When `/proc/sys` is read only; the listeners then empty their queues before closing.
 pub fn keep_accept_queues(namespace: &Namespace) -> io::Result<()> {
+    migrate_accept_queues(namespace, "1")
+}
+
+fn migrate_accept_queues(namespace: &Namespace, value: &str) -> io::Result<()> {
     // `/proc/sys/net` shows the namespace of the thread that opens it.
-    namespace.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1"))?
+    namespace.run(|| std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", value))?
 }
 
 /// Whether connections that wait to be accepted move to another listener.
