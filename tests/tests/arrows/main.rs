@@ -38,6 +38,9 @@ const FORBIDDEN_CRATES: &[(&str, &str)] = &[
     ("culvert-shared", "culvert-tests"),
     ("culvert-ztunnel", "culvert-tests"),
     ("culvert-waypoint", "culvert-tests"),
+    ("culvert-shared", "culvert-laws"),
+    ("culvert-ztunnel", "culvert-laws"),
+    ("culvert-waypoint", "culvert-laws"),
 ];
 
 const CRATES: &[&str] = &["shared", "ztunnel", "waypoint"];

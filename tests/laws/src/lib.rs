@@ -1,0 +1,24 @@
+//! Laws that hold for whatever crosses a trust boundary.
+//!
+//! Each module has one `check`: it returns, or panics when a law is broken by its input. The fuzz
+//! targets (`tests/fuzz`) call the checks, and so does `cargo test` with the targets' seeds.
+
+pub mod engine_bytes;
+pub mod engine_frames;
+pub mod mesh_directory;
+
+/// Panics when its input breaks a law.
+pub type Check = fn(&[u8]);
+
+/// The checks, each by the name of its target and of its folder in `tests/fuzz/corpus/`.
+pub const CHECKS: &[(&str, Check)] = &[
+    ("engine_bytes", engine_bytes::check),
+    ("engine_frames", engine_frames::check),
+    ("mesh_directory", mesh_directory::check),
+];
+
+/// Something that no seed does and that is no bug. With the feature `planted` it counts as one, to
+/// show that the target finds what is there to be found.
+fn planted(happened: bool) {
+    assert!(!(cfg!(feature = "planted") && happened), "planted bug");
+}
