@@ -6,6 +6,7 @@
 pub mod engine_bytes;
 pub mod engine_frames;
 pub mod mesh_directory;
+pub mod tunnel_target;
 
 /// Panics when its input breaks a law.
 pub type Check = fn(&[u8]);
@@ -15,6 +16,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("engine_bytes", engine_bytes::check),
     ("engine_frames", engine_frames::check),
     ("mesh_directory", mesh_directory::check),
+    ("tunnel_target", tunnel_target::check),
 ];
 
 /// Something that no seed does and that is no bug. With the feature `planted` it counts as one, to
