@@ -48,6 +48,17 @@ fn statistics_are_open_to_all_in_kubernetes() {
     assert_eq!(config.servers.stats.to_string(), "[::]:15020");
 }
 
+/// `localhost:x:1` was a host name to look up.
+#[test]
+fn localhost_is_an_address_and_no_other_name_is() {
+    let admin = |value| parse(&[&COMPLETE[..], &[("admin", value)]].concat(), &[]);
+    let config = admin("localhost:15000").unwrap();
+    assert_eq!(config.servers.admin.to_string(), "127.0.0.1:15000");
+    for value in ["localhost", "localhost:", "localhost:x:1", "localhost:65536", "node-a:1"] {
+        assert_eq!(messages(admin(value)).len(), 1, "{value}");
+    }
+}
+
 #[test]
 fn all_mistakes_are_told_at_once() {
     let flags = [

@@ -1,7 +1,7 @@
 //! Reads values and remembers what is wrong with them.
 
 use std::fmt::Display;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -197,9 +197,9 @@ impl<'a, S: Source> Reader<'a, S> {
 
     pub(super) fn address(&mut self, setting: &Setting, default: SocketAddr) -> SocketAddr {
         let Some((origin, value)) = self.text(setting) else { return default };
-        // `localhost:15000` is what people write; nothing else is resolved.
-        let named =
-            value.starts_with("localhost:").then(|| value.to_socket_addrs().ok()?.next()).flatten();
+        // `localhost:15000` is what people write; names are not asked for anywhere.
+        let port = value.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+        let named = port.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         value.parse().ok().or(named).unwrap_or_else(|| {
             self.wrong(&origin, &value, "is not an address, write IP:PORT or [IPV6]:PORT");
             default
