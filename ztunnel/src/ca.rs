@@ -89,6 +89,9 @@ pub enum Error {
         /// What was asked for.
         wanted: TrustDomain,
     },
+    /// Name constraints cannot say this trust domain.
+    #[error("no root can be limited to trust domain {0}: use --root-constraints off")]
+    Unlimited(TrustDomain),
     /// A key or certificate cannot be made.
     #[error("make a certificate")]
     Make(#[from] rcgen::Error),

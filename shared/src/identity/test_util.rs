@@ -50,7 +50,7 @@ impl TestCa {
     /// A root that may only certify URIs of `trust_domain`.
     pub fn constrained(trust_domain: &TrustDomain) -> Self {
         Self::with_root(trust_domain, |params| {
-            let value = encode_name_constraints(trust_domain);
+            let value = encode_name_constraints(trust_domain).unwrap();
             let mut extension = CustomExtension::from_oid_content(NAME_CONSTRAINTS, value);
             extension.set_criticality(true);
             params.custom_extensions.push(extension);

@@ -121,10 +121,16 @@ fn split_subtrees(mut subtrees: &[u8], hosts: &mut Vec<Host>) -> Result<Vec<u8>,
 }
 
 /// The value of a `NameConstraints` extension for the root of `trust_domain`: URIs of that host
-/// only, and neither DNS names nor IP addresses at all.
-pub fn encode_name_constraints(trust_domain: &TrustDomain) -> Vec<u8> {
+/// only, and neither DNS names nor IP addresses at all. `None` where RFC 5280 cannot say that: an
+/// address is never permitted, and a leading dot means other hosts.
+pub fn encode_name_constraints(trust_domain: &TrustDomain) -> Option<Vec<u8>> {
+    let base = trust_domain.as_str().as_bytes();
+    let own = UriConstraints { permitted: vec![Host::parse(base).ok()?], excluded: Vec::new() };
+    if !own.permit(&format!("spiffe://{trust_domain}")) {
+        return None;
+    }
     let mut permitted = Vec::new();
-    write_subtree(&mut permitted, URI, trust_domain.as_str().as_bytes());
+    write_subtree(&mut permitted, URI, base);
     let mut excluded = Vec::new();
     // An empty DNS name and a mask of zeros cover everything.
     write_subtree(&mut excluded, DNS, b"");
@@ -135,7 +141,7 @@ pub fn encode_name_constraints(trust_domain: &TrustDomain) -> Vec<u8> {
     write(&mut content, EXCLUDED, &excluded);
     let mut whole = Vec::new();
     write(&mut whole, SEQUENCE, &content);
-    whole
+    Some(whole)
 }
 
 fn write_subtree(out: &mut Vec<u8>, kind: u8, base: &[u8]) {
@@ -174,7 +180,7 @@ mod tests {
     use super::*;
 
     fn constraints() -> (UriConstraints, Option<Vec<u8>>) {
-        let whole = encode_name_constraints(&TrustDomain::new("mesh.test").unwrap());
+        let whole = encode_name_constraints(&TrustDomain::new("mesh.test").unwrap()).unwrap();
         let mut reader = whole.as_slice();
         let (_, content) = read(&mut reader).unwrap();
         assert!(reader.is_empty());
@@ -197,6 +203,16 @@ mod tests {
             "https://[::1]/",
         ] {
             assert!(!uris.permit(foreign), "{foreign}");
+        }
+    }
+
+    /// Found by the fuzz target `name_constraints`: a root that permitted nothing.
+    #[test]
+    fn trust_domain_that_constraints_cannot_name_has_none() {
+        for (name, can) in [("mesh", true), ("mesh.", true), ("10.0.0.1", false), (".mesh", false)]
+        {
+            let trust_domain = TrustDomain::new(name).unwrap();
+            assert_eq!(encode_name_constraints(&trust_domain).is_some(), can, "{name}");
         }
     }
 

@@ -57,7 +57,8 @@ impl Root {
     /// Two processes that start together end up with the same root.
     ///
     /// # Errors
-    /// When the state cannot be read or written, is damaged, or is for another trust domain.
+    /// When the state cannot be read or written, is damaged, or is for another trust domain; when a
+    /// new root cannot be limited as `constraints` says.
     pub fn open(
         state: &State,
         trust_domain: &TrustDomain,
@@ -142,7 +143,8 @@ fn make(trust_domain: &TrustDomain, constraints: Constraints) -> Result<Zeroizin
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     if constraints == Constraints::On {
-        let value = encode_name_constraints(trust_domain);
+        let value = encode_name_constraints(trust_domain)
+            .ok_or_else(|| Error::Unlimited(trust_domain.clone()))?;
         let mut extension = CustomExtension::from_oid_content(NAME_CONSTRAINTS, value);
         extension.set_criticality(true);
         params.custom_extensions.push(extension);
@@ -172,6 +174,15 @@ mod tests {
         assert!(state.read(PUBLIC_FILE).unwrap().unwrap().starts_with(b"-----BEGIN CERT"));
         let error = Root::open(&state, &domain("other.test"), Constraints::On).err().unwrap();
         assert_eq!(error.to_string(), "root is for trust domain mesh.test, not other.test");
+    }
+
+    #[test]
+    fn root_that_could_certify_nobody_is_not_made() {
+        let scratch = Scratch::new("root-unlimited");
+        let state = State::open(&scratch.path().join("s")).unwrap();
+        let error = Root::open(&state, &domain("10.0.0.1"), Constraints::On).err().unwrap();
+        assert!(error.to_string().ends_with("use --root-constraints off"), "{error}");
+        Root::open(&state, &domain("10.0.0.1"), Constraints::Off).unwrap();
     }
 
     #[test]
