@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use shared::identity::SpiffeId;
 use shared::tls::provider;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_SIG_ECDSA_WITH_SHA256,
@@ -121,8 +122,14 @@ fn check_signature(request: &X509CertificationRequest<'_>) -> Result<(), Refusal
 /// Exactly one URI of a workload's form; nothing that asks for power to sign.
 fn check_extensions(request: &X509CertificationRequest<'_>) -> Result<SpiffeId, Refusal> {
     let mut names = Vec::new();
-    for extension in request.requested_extensions().into_iter().flatten() {
-        match extension {
+    // A request may ask for extensions in several places; what is asked for in any counts.
+    let attributes = request.certification_request_info.iter_attributes();
+    let requested = attributes.filter_map(|attribute| match attribute.parsed_attribute() {
+        ParsedCriAttribute::ExtensionRequest(requested) => Some(&requested.extensions),
+        _ => None,
+    });
+    for extension in requested.flatten() {
+        match extension.parsed_extension() {
             ParsedExtension::SubjectAlternativeName(found) => names.extend(&found.general_names),
             ParsedExtension::BasicConstraints(found) if found.ca => return Err(Refusal::Authority),
             ParsedExtension::KeyUsage(found) if found.key_cert_sign() || found.crl_sign() => {

@@ -1,8 +1,8 @@
 //! Requests, good and bad.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P384_SHA384, SanType,
+    Attribute, BasicConstraints, CertificateParams, DistinguishedName, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, SanType,
 };
 
 use super::*;
@@ -56,6 +56,20 @@ fn other_kinds_of_name_are_refused() {
         let beside = refusal(|params| params.subject_alt_names.push(name));
         assert_eq!(beside, Refusal::NameKind);
     }
+}
+
+/// A second request for extensions in the same certificate request was not looked at.
+#[test]
+fn names_anywhere_in_the_request_count() {
+    // An alternative name for the host `a`, as a set of one list of extensions.
+    const OTHER: &[u8] = b"\x31\x10\x30\x0e\x30\x0c\x06\x03\x55\x1d\x11\x04\x05\x30\x03\x82\x01a";
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![uri(WEB)];
+    let attributes =
+        vec![Attribute { oid: &[1, 2, 840, 113_549, 1, 9, 14], values: OTHER.to_vec() }];
+    let key = KeyPair::generate().unwrap();
+    let request = params.serialize_request_with_attributes(&key, attributes).unwrap();
+    assert_eq!(parse(&request.pem().unwrap()), Err(Refusal::NameKind));
 }
 
 #[test]
