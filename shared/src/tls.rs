@@ -21,6 +21,7 @@ pub use constraints::{Malformed, UriConstraints, encode_name_constraints};
 pub use peer::{PeerId, peer};
 pub use roots::{Error as RootsError, Roots};
 pub use stream::{Stream, accept, connect};
+pub use verify::{client_verifier, server_verifier};
 
 /// Why a TLS connection cannot be used.
 #[derive(Debug, thiserror::Error)]

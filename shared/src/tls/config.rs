@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ConfigBuilder, ConfigSide, ServerConfig, WantsVerifie
 
 use super::provider;
 use super::roots::Roots;
-use super::verify::{ClientVerifier, ServerVerifier};
+use super::verify::{client_verifier, server_verifier};
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// What both sides offer, and nothing else: HTTP/2.
@@ -23,7 +23,7 @@ pub fn server_config(
     roots: Arc<Roots>,
     trust_domain: TrustDomain,
 ) -> ServerConfig {
-    let verifier = Arc::new(ClientVerifier { roots, trust_domain });
+    let verifier = client_verifier(roots, trust_domain);
     let mut config = tls13(ServerConfig::builder_with_provider(provider::provider()))
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
@@ -42,7 +42,7 @@ pub fn client_config(
     roots: Arc<Roots>,
     expected: &[SpiffeId],
 ) -> ClientConfig {
-    let verifier = Arc::new(ServerVerifier { roots, expected: expected.into() });
+    let verifier = server_verifier(roots, expected);
     let mut config = tls13(ClientConfig::builder_with_provider(provider::provider()))
         .dangerous()
         .with_custom_certificate_verifier(verifier)

@@ -31,17 +31,28 @@ pub(super) enum Refusal {
 }
 
 /// Accepts clients of one trust domain.
-#[derive(Debug)]
-pub(super) struct ClientVerifier {
-    pub(super) roots: Arc<Roots>,
-    pub(super) trust_domain: TrustDomain,
+pub fn client_verifier(
+    roots: Arc<Roots>,
+    trust_domain: TrustDomain,
+) -> Arc<dyn ClientCertVerifier> {
+    Arc::new(ClientVerifier { roots, trust_domain })
 }
 
 /// Accepts servers with one of the expected identities; with none expected, nobody.
+pub fn server_verifier(roots: Arc<Roots>, expected: &[SpiffeId]) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(ServerVerifier { roots, expected: expected.into() })
+}
+
 #[derive(Debug)]
-pub(super) struct ServerVerifier {
-    pub(super) roots: Arc<Roots>,
-    pub(super) expected: Box<[SpiffeId]>,
+struct ClientVerifier {
+    roots: Arc<Roots>,
+    trust_domain: TrustDomain,
+}
+
+#[derive(Debug)]
+struct ServerVerifier {
+    roots: Arc<Roots>,
+    expected: Box<[SpiffeId]>,
 }
 
 impl ClientCertVerifier for ClientVerifier {
