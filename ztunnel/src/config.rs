@@ -17,6 +17,7 @@ use shared::identity::TrustDomain;
 use shared::telemetry::Format;
 
 use crate::pods::share::Limits;
+use crate::redirect::{KeepSource, Keepalive, sockets};
 
 pub use self::settings::{CA, RUN, Setting};
 pub use self::source::{Environment, Given, ProcessEnvironment, Source};
@@ -44,6 +45,8 @@ pub struct Config {
     pub names: Names,
     /// Limits of tunnels.
     pub tunnel: Tunnel,
+    /// Sockets in the pods.
+    pub sockets: sockets::Options,
 }
 
 /// A source of objects.
@@ -133,7 +136,7 @@ pub struct PodRef {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Names {
-    /// Network; default the empty one.
+    /// Network of everything in the mesh directory that names none; default the empty one.
     pub network: Box<str>,
     /// Cluster; default `Kubernetes`.
     pub cluster: Box<str>,
@@ -222,7 +225,8 @@ impl Config {
             log_format: read.log_format(),
             istio_version: read.variable_or("ISTIO_META_ISTIO_VERSION", "unknown"),
         };
-        let servers = servers(&mut read);
+        let sockets = sockets(&mut read);
+        let servers = servers(&mut read, sockets.ipv6);
         let pods = read.pod_limits();
         let names = Names {
             network: read.variable_or("NETWORK", ""),
@@ -235,7 +239,18 @@ impl Config {
         match (mesh, identity) {
             (Some(mesh), Some(identity)) if errors.is_empty() => {
                 let feed = Feed::Dir { mesh };
-                Ok(Self { feed, node, identity, process, servers, dedicated, pods, names, tunnel })
+                Ok(Self {
+                    feed,
+                    node,
+                    identity,
+                    process,
+                    servers,
+                    dedicated,
+                    pods,
+                    names,
+                    tunnel,
+                    sockets,
+                })
             }
             _ => Err(errors),
         }
@@ -248,14 +263,39 @@ pub fn warnings(source: &impl Source) -> Vec<String> {
     settings::without_effect(source)
 }
 
-fn servers<S: Source>(read: &mut value::Reader<'_, S>) -> Servers {
-    let all = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+fn servers<S: Source>(read: &mut value::Reader<'_, S>, ipv6: bool) -> Servers {
+    let all: IpAddr =
+        if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let stats = if read.in_kubernetes() { all } else { loopback };
     Servers {
         admin: read.loopback(settings::ADMIN, SocketAddr::new(loopback, 15000)),
         stats: read.address(settings::STATS, SocketAddr::new(stats, 15020)),
         ready: read.address(settings::READY, SocketAddr::new(all, 15021)),
+    }
+}
+
+fn sockets<S: Source>(read: &mut value::Reader<'_, S>) -> sockets::Options {
+    let usual = Keepalive::default();
+    let keepalive = Keepalive {
+        time: read.seconds("KEEPALIVE_TIME", usual.time),
+        interval: read.seconds("KEEPALIVE_INTERVAL", usual.interval),
+        // Linux: MAX_TCP_KEEPCNT.
+        retries: read.number("KEEPALIVE_RETRIES", 1..=127, usual.retries),
+    };
+    let Keepalive { time, interval, retries } = keepalive;
+    sockets::Options {
+        keepalive: read.flag("KEEPALIVE_ENABLED").unwrap_or(true).then_some(keepalive),
+        user_timeout: read
+            .flag("USER_TIMEOUT_ENABLED")
+            .unwrap_or(false)
+            .then(|| time + interval * retries),
+        ipv6: read.flag("IPV6_ENABLED").unwrap_or(true),
+        keep_source: match read.flag("ENABLE_ORIG_SRC") {
+            None => KeepSource::IfPermitted,
+            Some(true) => KeepSource::Required,
+            Some(false) => KeepSource::Never,
+        },
     }
 }
 

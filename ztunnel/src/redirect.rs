@@ -17,7 +17,7 @@ pub mod sockets;
 
 pub use capture::{Capture, Ports};
 pub use netns::{Home, Namespace, NamespaceId};
-pub use sockets::Sockets;
+pub use sockets::{KeepSource, Keepalive, Sockets};
 
 /// The mark of every packet that the proxy sends: 1337 (Istio ztunnel `PACKET_MARK`).
 ///

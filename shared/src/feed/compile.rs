@@ -27,6 +27,8 @@ pub struct Options {
     pub trust_domain: TrustDomain,
     /// Cluster id of all workloads. `Kubernetes`.
     pub cluster_id: Arc<str>,
+    /// Network of whatever names none. Empty.
+    pub network: Arc<str>,
     /// Domain of service names, after `svc.`. `cluster.local`.
     pub cluster_domain: Arc<str>,
     /// Namespace whose policies apply to the whole mesh. `istio-system`.
@@ -42,6 +44,7 @@ impl Default for Options {
         Self {
             trust_domain: TrustDomain::default(),
             cluster_id: "Kubernetes".into(),
+            network: "".into(),
             cluster_domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
             node: None,

@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ("routes::service_prefers_its_zone_and_fails_over", &[], zone_and_failover),
     ("routes::service_of_the_node_alone", &[], node_alone),
     ("routes::missing_waypoint_fails_closed", &[], missing_waypoint),
+    ("routes::variables_of_sockets_are_in_force", &[], variables_of_sockets),
 ];
 
 fn at(ip: IpAddr, port: u16) -> String {
@@ -222,4 +223,37 @@ fn missing_waypoint() -> anyhow::Result<()> {
     }
     // What has no waypoint is not held up by it.
     get(&mesh.client, &at(mesh.server.ip(), 80)).map(drop)
+}
+
+fn variables_of_sockets() -> anyhow::Result<()> {
+    let variables =
+        [("IPV6_ENABLED", "false"), ("ENABLE_ORIG_SRC", "false"), ("KEEPALIVE_TIME", "50s")];
+    let mesh = Mesh::with("variables", "1h", &variables)?;
+    let _servers = [mesh.serve("http", 80)?, mesh.serve("echo", 7)?];
+    let body = get(&mesh.client, &at(mesh.server.ip(), 80))?;
+    ensure!(body.contains(&mesh.server.ip().to_string()), "whom the application sees: {body}");
+    let reached = mesh.client.get(&at(mesh.server.ipv6(), 80), "/");
+    ensure!(reached.is_err(), "IPv6 went past the proxy: {reached:?}");
+    let _tick = mesh.tick(&mesh.client, 7)?;
+    let ours = eventually(SOON, "what was accepted is probed", || {
+        let table =
+            mesh.client.netns().run(|| std::fs::read_to_string("/proc/thread-self/net/tcp"));
+        let table = table.map_err(|error| error.to_string())?;
+        probes(&table, 15001).pop().ok_or(table)
+    })?;
+    ensure!((4000..=5000).contains(&ours), "probed in {ours} hundredths of a second");
+    Ok(())
+}
+
+/// Of the connections that were accepted on `port`: the time to the next probe, in hundredths of a
+/// second. proc(5), /proc/net/tcp: address, peer, state, queues, timer:time, and 2 is keepalive.
+fn probes(table: &str, port: u16) -> Vec<u64> {
+    let local = format!(":{port:04X}");
+    let of_line = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, own, _, "01", _, timer, ..] = fields[..] else { return None };
+        let time = timer.strip_prefix("02:").filter(|_| own.ends_with(&local))?;
+        u64::from_str_radix(time, 16).ok()
+    };
+    table.lines().filter_map(of_line).collect()
 }

@@ -198,6 +198,7 @@ fn feed_options(config: &Config) -> feed::Options {
     feed::Options {
         trust_domain: config.identity.trust_domain.clone(),
         cluster_id: (*config.names.cluster).into(),
+        network: (*config.names.network).into(),
         cluster_domain: (*config.names.cluster_domain).into(),
         node: config.node.as_deref().map(Into::into),
         pod: dedicated(config),
@@ -229,6 +230,7 @@ fn pods_config(config: &Config) -> pods::Config {
         trust_domain: config.identity.trust_domain.clone(),
         dedicated: dedicated(config),
         limits: config.pods,
+        sockets: config.sockets,
         ..Default::default()
     }
 }

@@ -167,6 +167,47 @@ fn the_drain_deadline_follows_the_grace_period() {
 }
 
 #[test]
+fn sockets_are_tuned_as_istio_writes_it() {
+    let with = |variables: &[(&str, &str)]| parse(&COMPLETE, variables);
+    assert_eq!(with(&[]).unwrap().sockets, sockets::Options::default());
+    let sockets = with(&[
+        ("KEEPALIVE_TIME", "1m"),
+        ("KEEPALIVE_INTERVAL", "5s"),
+        ("KEEPALIVE_RETRIES", "4"),
+        ("USER_TIMEOUT_ENABLED", "true"),
+        ("ENABLE_ORIG_SRC", "true"),
+    ]);
+    let (time, interval) = (Duration::from_secs(60), Duration::from_secs(5));
+    let expected = sockets::Options {
+        keepalive: Some(Keepalive { time, interval, retries: 4 }),
+        user_timeout: Some(Duration::from_secs(80)),
+        ipv6: true,
+        keep_source: KeepSource::Required,
+    };
+    assert_eq!(sockets.unwrap().sockets, expected);
+    let config = with(&[
+        ("KEEPALIVE_ENABLED", "false"),
+        ("IPV6_ENABLED", "false"),
+        ("ENABLE_ORIG_SRC", "false"),
+        ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+    ])
+    .unwrap();
+    assert_eq!((config.sockets.keepalive, config.sockets.ipv6), (None, false));
+    assert_eq!(config.sockets.keep_source, KeepSource::Never);
+    assert_eq!(config.servers.stats.to_string(), "0.0.0.0:15020");
+    assert_eq!(config.servers.ready.to_string(), "0.0.0.0:15021");
+    for wrong in [
+        ("KEEPALIVE_TIME", "0s"),
+        ("KEEPALIVE_INTERVAL", "1500ms"),
+        ("KEEPALIVE_RETRIES", "128"),
+        ("IPV6_ENABLED", "yes"),
+        ("ENABLE_ORIG_SRC", "1"),
+    ] {
+        assert_eq!(messages(with(&[wrong])).len(), 1, "{wrong:?}");
+    }
+}
+
+#[test]
 fn what_has_no_effect_is_told() {
     let environment = variables(&[
         ("CULVERT_WORKRES", "2"),

@@ -265,6 +265,27 @@ impl<'a, S: Source> Reader<'a, S> {
         parsed
     }
 
+    /// Whole seconds, as keepalive probes have them in the kernel (`MAX_TCP_KEEPIDLE`).
+    pub(super) fn seconds(&mut self, name: &'static str, default: Duration) -> Duration {
+        const MOST: Duration = Duration::from_secs(32_767);
+        let Some(time) = self.duration(name) else { return default };
+        if (Duration::from_secs(1)..=MOST).contains(&time) && time.subsec_nanos() == 0 {
+            return time;
+        }
+        let value = self.source.variable(name).unwrap_or_default();
+        self.wrong(name, &value, "is not 1s to 32767s, in whole seconds");
+        default
+    }
+
+    pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let value = self.source.variable(name)?;
+        let parsed = value.parse().ok();
+        if parsed.is_none() {
+            self.wrong(name, &value, "is neither true nor false");
+        }
+        parsed
+    }
+
     pub(super) fn termination(
         &mut self,
         rule: impl FnOnce(Option<Duration>, Option<Duration>) -> Duration,
@@ -277,12 +298,8 @@ impl<'a, S: Source> Reader<'a, S> {
 
     /// TLS 1.2 has no place here; who asks for it must not believe to have it.
     pub(super) fn refuse_tls12(&mut self) {
-        match self.source.variable("TLS12_ENABLED").as_deref() {
-            None | Some("false") => {}
-            Some("true") => {
-                self.wrong("TLS12_ENABLED", "true", "cannot be: this program speaks TLS 1.3 only");
-            }
-            Some(other) => self.wrong("TLS12_ENABLED", other, "is neither true nor false"),
+        if self.flag("TLS12_ENABLED") == Some(true) {
+            self.wrong("TLS12_ENABLED", "true", "cannot be: this program speaks TLS 1.3 only");
         }
     }
 }

@@ -128,7 +128,7 @@ impl<S: Serve> Door<S> {
                     return;
                 }
             };
-            if let Err(error) = sockets::tune_accepted(&socket, side != Side::Tunnel) {
+            if let Err(error) = pod.sockets.tune_accepted(&socket, side == Side::Tunnel) {
                 tracing::debug!(pod = %pod.workload, %error, "connection ended before it was served");
                 return;
             }

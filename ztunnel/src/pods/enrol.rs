@@ -23,7 +23,7 @@ use crate::pods::accept::Door;
 use crate::pods::share::{Limits, Share};
 use crate::pods::{Pod, PodName, Serve, Side};
 use crate::redirect::{
-    Capture, Home, Namespace, NamespaceId, PROXY_MARK, Ports, Sockets, capture, netns,
+    Capture, Home, Namespace, NamespaceId, PROXY_MARK, Ports, Sockets, capture, netns, sockets,
 };
 
 /// A pod counts as up after this long even if no certificate has come: its connections wait then.
@@ -99,6 +99,7 @@ pub(super) struct Means<S> {
     pub home: Arc<Home>,
     pub trust_domain: TrustDomain,
     pub ports: Ports,
+    pub sockets: sockets::Options,
     pub workers: Workers,
     pub certificates: CertStore,
     pub serve: Arc<S>,
@@ -158,7 +159,8 @@ impl Enrolment {
         let sockets = match &place {
             Place::Namespace(namespace) => Sockets::inside(Arc::clone(namespace), PROXY_MARK),
             Place::Here => Sockets::here(None),
-        };
+        }
+        .with(means.sockets);
         let pod = Arc::new(Pod {
             uid: local.uid.clone(),
             workload: PodName {

@@ -30,7 +30,7 @@ use crate::pods::enrol::{self, Enrolment, Error, Means, Place};
 use crate::pods::share::Limits;
 use crate::pods::status::{Entry, Problem, State};
 use crate::pods::{PodName, Serve, Status};
-use crate::redirect::{Home, PROXY_MARK, Ports, Sockets, capture, netns};
+use crate::redirect::{Home, PROXY_MARK, Ports, Sockets, capture, netns, sockets};
 
 /// What the pods of a node have in common.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// Ports of the listeners; default 15001, 15006, 15008. Others are for tests.
     pub ports: Ports,
+    /// How the proxy's sockets in the pods behave.
+    pub sockets: sockets::Options,
     /// Serve only this pod (namespace, name), in the namespace of the process and without capture.
     pub dedicated: Option<(Arc<str>, Arc<str>)>,
     /// How often refused pods are tried again and namespaces looked after; default 5 s (Istio ztunnel).
@@ -52,6 +54,7 @@ impl Default for Config {
         Self {
             trust_domain: TrustDomain::default(),
             ports: Ports::default(),
+            sockets: sockets::Options::default(),
             dedicated: None,
             retry: Duration::from_secs(5),
             limits: Limits::default(),
@@ -135,6 +138,7 @@ impl<S: Serve> Pods<S> {
             home,
             trust_domain: config.trust_domain.clone(),
             ports: config.ports,
+            sockets: config.sockets,
             workers,
             certificates,
             serve,

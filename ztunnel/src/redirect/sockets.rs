@@ -19,28 +19,88 @@ use crate::redirect::netns::Namespace;
 /// Connections that may wait to be accepted. Upstream ztunnel has 128, which a burst of
 /// short connections overflows; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 1024;
-/// Idle time before the first keepalive probe, and between probes (Istio ztunnel default):
-/// an application's own keepalives end at the proxy.
-const KEEPALIVE: Duration = Duration::from_secs(180);
-/// Unanswered probes that end a connection (Istio ztunnel default).
-const KEEPALIVE_RETRIES: u32 = 9;
+
+/// How the proxy's sockets in a pod behave. Defaults are Istio ztunnel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Options {
+    /// Probes of idle connections, since an application's own end at the proxy; `None`: none.
+    pub keepalive: Option<Keepalive>,
+    /// How long sent bytes may stay unacknowledged before the connection is given up; `None`: as
+    /// long as the kernel retransmits, about 15 min.
+    pub user_timeout: Option<Duration>,
+    /// Listen on IPv6 too, where the pod has it; default true. Without, IPv6 connections of the pod
+    /// are refused, since they are captured all the same.
+    pub ipv6: bool,
+    /// Whether the application sees its client's address; default as far as permitted.
+    pub keep_source: KeepSource,
+}
+
+/// Probes that find out whether an idle peer still lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keepalive {
+    /// Idle time before the first probe; default 180 s.
+    pub time: Duration,
+    /// Between probes; default 180 s.
+    pub interval: Duration,
+    /// Unanswered probes that end the connection; default 9.
+    pub retries: u32,
+}
+
+/// Whether the application sees its client's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KeepSource {
+    /// Where the process may do that.
+    IfPermitted,
+    /// Pods where it may not are not served.
+    Required,
+    /// It sees the pod's own address.
+    Never,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            keepalive: Some(Keepalive::default()),
+            user_timeout: None,
+            ipv6: true,
+            keep_source: KeepSource::IfPermitted,
+        }
+    }
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        let time = Duration::from_secs(180);
+        Self { time, interval: time, retries: 9 }
+    }
+}
 
 /// Opens sockets as one pod. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sockets {
     namespace: Option<Arc<Namespace>>,
     mark: Option<u32>,
+    options: Options,
 }
 
 impl Sockets {
     /// Sockets inside `namespace`, all with `mark`.
     pub fn inside(namespace: Arc<Namespace>, mark: u32) -> Self {
-        Self { namespace: Some(namespace), mark: Some(mark) }
+        Self { namespace: Some(namespace), mark: Some(mark), options: Options::default() }
     }
 
     /// Sockets of the namespace that the process runs in: dedicated mode and tests.
     pub fn here(mark: Option<u32>) -> Self {
-        Self { namespace: None, mark }
+        Self { namespace: None, mark, options: Options::default() }
+    }
+
+    /// The same, with other options.
+    #[must_use]
+    pub fn with(self, options: Options) -> Self {
+        Self { options, ..self }
     }
 
     /// The pod's namespace, unless sockets open in the process's own.
@@ -62,6 +122,9 @@ impl Sockets {
     /// # Errors
     /// What the kernel says; `AddrInUse` when another program of the pod has the port.
     pub fn listen(&self, port: u16) -> io::Result<std::net::TcpListener> {
+        if !self.options.ipv6 {
+            return self.listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+        }
         match self.listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
             Err(error) if lacks_ipv6(&error) => {
                 self.listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
@@ -77,9 +140,15 @@ impl Sockets {
         }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        // Istio ztunnel: best effort, so that what is accepted may keep a foreign address.
-        if let Err(error) = socket.set_ip_transparent_v4(true) {
-            tracing::debug!(%error, "listener is not transparent");
+        // The permission to keep a foreign address (Istio ztunnel: also on an IPv6 socket).
+        match (self.options.keep_source, || socket.set_ip_transparent_v4(true)) {
+            (KeepSource::Never, _) => {}
+            (KeepSource::Required, set) => set()?,
+            (KeepSource::IfPermitted, set) => {
+                if let Err(error) = set() {
+                    tracing::debug!(%error, "listener is not transparent");
+                }
+            }
         }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -97,9 +166,10 @@ impl Sockets {
     pub async fn connect(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpStream> {
         let to = canonical(to);
         // A hairpin: the application must not see itself as its peer (spec L4 §4.5).
-        let from = from.map(|ip| ip.to_canonical()).filter(|from| *from != to.ip());
+        let keep = self.options.keep_source != KeepSource::Never;
+        let from = from.map(|ip| ip.to_canonical()).filter(|from| keep && *from != to.ip());
         let socket = self.open(Domain::for_address(to))?;
-        tune(&socket)?;
+        self.tune(&socket)?;
         let socket = match from {
             None => socket,
             Some(from) => match take_address(&socket, from, to) {
@@ -107,7 +177,7 @@ impl Sockets {
                 Err(error) => {
                     tracing::warn!(src = %from, dst = %to, %error, "cannot keep the client's address");
                     let plain = self.open(Domain::for_address(to))?;
-                    tune(&plain)?;
+                    self.tune(&plain)?;
                     plain
                 }
             },
@@ -128,6 +198,25 @@ impl Sockets {
         }
         Ok(socket)
     }
+
+    /// Sets what an accepted connection has: no delay, and what finds out about dead peers, unless
+    /// the protocol has pings of its own (spec L4 §1.6: not on tunnels).
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn tune_accepted(&self, stream: &TcpStream, has_pings: bool) -> io::Result<()> {
+        let socket = SockRef::from(stream);
+        if has_pings { socket.set_tcp_nodelay(true) } else { self.tune(&socket) }
+    }
+
+    fn tune(&self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        if let Some(Keepalive { time, interval, retries }) = self.options.keepalive {
+            let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
+            socket.set_tcp_keepalive(&keepalive.with_retries(retries))?;
+        }
+        self.options.user_timeout.map_or(Ok(()), |time| socket.set_tcp_user_timeout(Some(time)))
+    }
 }
 
 /// Where the client of a captured connection wanted to go; the socket's own address when the
@@ -144,16 +233,6 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     Ok(original.ok().and_then(|address| address.as_socket()).map_or(local, canonical))
 }
 
-/// Sets what an accepted connection has: no delay, and keepalive probes unless the protocol has
-/// pings of its own (spec L4 §1.6: not on tunnels).
-///
-/// # Errors
-/// When the connection is gone.
-pub fn tune_accepted(stream: &TcpStream, keepalive: bool) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    if keepalive { tune(&socket) } else { socket.set_tcp_nodelay(true) }
-}
-
 /// `[::ffff:a.b.c.d]:port` as `a.b.c.d:port`; everything else unchanged.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
@@ -163,15 +242,6 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
         },
         SocketAddr::V4(_) => address,
     }
-}
-
-fn tune(socket: &Socket) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE)
-        .with_retries(KEEPALIVE_RETRIES);
-    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Binds to an address that is not this machine's; the capture rules bring the replies back.
@@ -230,6 +300,38 @@ mod tests {
         let first = sockets.listen(0).unwrap();
         let port = first.local_addr().unwrap().port();
         assert!(sockets.listen(port).is_ok());
+    }
+
+    #[tokio::test]
+    async fn options_decide_over_families_and_probes() {
+        let keepalive = Keepalive {
+            time: Duration::from_secs(7),
+            interval: Duration::from_secs(5),
+            retries: 3,
+        };
+        let user_timeout = Some(Duration::from_secs(22));
+        let probing = Options { keepalive: Some(keepalive), user_timeout, ..Options::default() };
+        let silent = Options { keepalive: None, ipv6: false, ..Options::default() };
+        for options in [probing, silent] {
+            let sockets = Sockets::here(None).with(options);
+            let listener = sockets.listen(0).unwrap();
+            assert_eq!(listener.local_addr().unwrap().is_ipv6(), options.ipv6);
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let client = sockets.connect(to, None).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            sockets.tune_accepted(&server, false).unwrap();
+            for stream in [&client, &server] {
+                let socket = SockRef::from(stream);
+                assert_eq!(socket.keepalive().unwrap(), options.keepalive.is_some());
+                assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+                if let Some(Keepalive { time, interval, retries }) = options.keepalive {
+                    assert_eq!(socket.tcp_keepalive_time().unwrap(), time);
+                    assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
+                    assert_eq!(socket.tcp_keepalive_retries().unwrap(), retries);
+                }
+            }
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn service_entry<'a>(
     entry: &'a ServiceEntry,
 ) {
     let namespace = &object.key.namespace;
-    let network = world.intern.text("");
+    let network = world.options.network.clone();
     let (vips, ranges): (Vec<&IpNet>, Vec<&IpNet>) =
         entry.addresses.iter().partition(|range| range.prefix_len() == range.max_prefix_len());
     let waypoint = world.waypoint(object, &entry.waypoint, Traffic::Service);
@@ -141,7 +141,7 @@ fn insert(
         name: place.name.clone(),
         addresses: machine.address.into_iter().collect(),
         hostname: machine.hostname.clone(),
-        network: machine.network.clone(),
+        network: world.network(&machine.network),
         identity,
         protocol: Protocol::Tcp,
         native_tunnel: false,

@@ -22,7 +22,7 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
     pods.retain(|(_, pod)| !pod.ended && !pod.addresses.is_empty());
     // A pod that goes away gives way to the one that takes its address over.
     pods.sort_by_key(|(_, pod)| pod.deleting);
-    let mut taken: HashMap<(&'a str, IpAddr), &'a Object> = HashMap::new();
+    let mut taken: HashMap<(Arc<str>, IpAddr), &'a Object> = HashMap::new();
     for (object, pod) in pods {
         if !pod.host_network && !claim(world, &mut taken, object, pod) {
             continue;
@@ -56,19 +56,19 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
 /// Whether all addresses of a pod are its own; if not, the pod stays out as a whole.
 fn claim<'a>(
     world: &mut World<'a>,
-    taken: &mut HashMap<(&'a str, IpAddr), &'a Object>,
+    taken: &mut HashMap<(Arc<str>, IpAddr), &'a Object>,
     object: &'a Object,
     pod: &'a Pod,
 ) -> bool {
-    let network = &*pod.network;
-    let held = pod.addresses.iter().find_map(|ip| Some((ip, taken.get(&(network, *ip))?)));
+    let network = world.network(&pod.network);
+    let held = pod.addresses.iter().find_map(|ip| Some((ip, taken.get(&(network.clone(), *ip))?)));
     if let Some((address, holder)) = held {
         let reason =
             format!("{address} belongs to {} ({}:{})", holder.key, holder.file, holder.line);
         world.verdicts.push(object.verdict("status.podIPs", Cause::Shadowed, reason));
         return false;
     }
-    taken.extend(pod.addresses.iter().map(|address| ((network, *address), object)));
+    taken.extend(pod.addresses.iter().map(|address| ((network.clone(), *address), object)));
     true
 }
 
@@ -96,7 +96,7 @@ fn workload(
         name: name.clone(),
         addresses: pod.addresses.clone(),
         hostname: None,
-        network: pod.network.clone(),
+        network: world.network(&pod.network),
         identity,
         protocol: if in_mesh { Protocol::Hbone } else { Protocol::Tcp },
         native_tunnel: pod.native_tunnel,

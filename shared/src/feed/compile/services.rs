@@ -105,7 +105,7 @@ fn claim<'a>(
     for vip in vips {
         let holder = *taken.entry(*vip).or_insert(object);
         if holder.key == object.key {
-            own.push(NetworkAddr { network: world.intern.text(""), address: *vip });
+            own.push(NetworkAddr { network: world.options.network.clone(), address: *vip });
         } else {
             let reason =
                 format!("{vip} belongs to {} ({}:{})", holder.key, holder.file, holder.line);
@@ -190,7 +190,7 @@ impl Slice<'_> {
             name: text.clone(),
             addresses: [address].into(),
             hostname: None,
-            network: world.intern.text(""),
+            network: world.options.network.clone(),
             identity,
             protocol: Protocol::Tcp,
             native_tunnel: false,

@@ -467,3 +467,18 @@ proptest! {
         prop_assert!(compiled.verdicts.iter().all(|one| !one.reason.is_empty()));
     }
 }
+
+#[test]
+fn what_names_no_network_is_on_the_one_of_the_node() {
+    let text = pod("web", "labels: {app: web}", "", "podIP: 10.0.0.1")
+        + &pod("far", "labels: {topology.istio.io/network: other}", "", "podIP: 10.0.0.1")
+        + &service("web", "", "selector: {app: web}, clusterIP: 10.96.0.1, ports: [{port: 80}]");
+    let options = Options { network: "here".into(), ..Options::default() };
+    let compiled = objects(&[SourceFile { path: "mesh.yaml".into(), text }], &options);
+    assert_eq!(&*workload(&compiled, "web").network, "here");
+    assert_eq!(&*workload(&compiled, "far").network, "other");
+    let mesh = publish(&compiled).load();
+    let vip = [10, 96, 0, 1].into();
+    assert!(mesh.service_by_vip("here", vip, None).is_some());
+    assert!(mesh.service_by_vip("", vip, None).is_none());
+}

@@ -192,7 +192,8 @@ impl<'a> World<'a> {
                 GatewayDestination::Hostname(ServiceKey { namespace, hostname })
             }
             (None, Some(address)) => {
-                GatewayDestination::Address(NetworkAddr { network: self.intern.text(""), address })
+                let network = self.options.network.clone();
+                GatewayDestination::Address(NetworkAddr { network, address })
             }
             (None, None) => GatewayDestination::Hostname(self.service_key(&namespace, &name)),
         };
@@ -200,6 +201,11 @@ impl<'a> World<'a> {
         let address = Arc::new(GatewayAddress { destination, hbone_mtls_port });
         self.waypoints.insert((namespace, name), address.clone());
         address
+    }
+
+    /// The network that an object names, or the one of all that name none.
+    pub(super) fn network(&self, named: &Arc<str>) -> Arc<str> {
+        if named.is_empty() { self.options.network.clone() } else { named.clone() }
     }
 
     /// Whether an object is part of a waypoint, which has no waypoint itself.
