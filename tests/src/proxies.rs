@@ -204,6 +204,12 @@ impl Ztunnel {
         self.running
     }
 
+    /// The file that takes its log.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        self.running.stdout_file()
+    }
+
     /// Its log so far, line by line.
     #[must_use]
     pub fn log(&self) -> Vec<serde_json::Value> {

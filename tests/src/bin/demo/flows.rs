@@ -2,9 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use harness::eventually::eventually;
 use harness::pod::Pod;
 use harness::role::load;
@@ -20,10 +19,12 @@ pub(crate) struct Flow {
     pub(crate) good: bool,
     /// What the application saw.
     pub(crate) outcome: String,
-    /// Where its bytes went.
+    /// Where its bytes went, by the access logs.
     pub(crate) path: String,
     /// Which identities were proved to each other.
     pub(crate) identities: String,
+    /// Which policy refused it, and what the log says about that.
+    pub(crate) policy: Option<String>,
 }
 
 /// Runs all flows, one after the other.
@@ -51,10 +52,15 @@ fn shop(scene: &Scene) -> anyhow::Result<Flow> {
         .result(SOON)?;
     let shares: Vec<_> =
         report.servers.iter().map(|(name, count)| format!("{count} by {name}")).collect();
-    let identities = identities(scene, &scene.client, &[&scene.shop_v1, &scene.shop_v2])?;
+    let shops = [&scene.shop_v1, &scene.shop_v2];
+    let identities = identities(scene, &scene.client, &shops);
+    let path = path(scene, &scene.client, &shops);
     Ok(Flow {
         title: "client → shop (HTTP, virtual address)",
-        good: report.failed() == 0 && report.servers.len() == 2 && identities.is_some(),
+        good: report.failed() == 0
+            && report.servers.len() == 2
+            && identities.is_some()
+            && path.is_some(),
         outcome: format!(
             "{} answered ({}), {} failed; p50 {}, p99 {}",
             report.ok,
@@ -63,17 +69,19 @@ fn shop(scene: &Scene) -> anyhow::Result<Flow> {
             milliseconds(report.p50_us),
             milliseconds(report.p99_us)
         ),
-        path: "ztunnel-a → HBONE → pod on node-a and, over the wire, pod on node-b".to_owned(),
-        identities: identities.unwrap_or_else(|| "none seen".to_owned()),
+        path: path.unwrap_or_else(unseen),
+        identities: identities.unwrap_or_else(unseen),
+        policy: None,
     })
 }
 
 fn ledger(scene: &Scene) -> anyhow::Result<Flow> {
     say("  client → ledger: a protocol where the server speaks first");
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let talk = talk(&scene.client, SocketAddr::new(scene.ledger.ip(), LEDGER_PORT), b"hello\r\n");
     let took = started.elapsed();
-    let identities = identities(scene, &scene.client, &[&scene.ledger])?;
+    let identities = identities(scene, &scene.client, &[&scene.ledger]);
+    let path = path(scene, &scene.client, &[&scene.ledger]);
     let (heard, good) = match talk {
         Ok(heard) => {
             let seen = heard.contains(&format!("sees {}", scene.client.ip()))
@@ -85,11 +93,11 @@ fn ledger(scene: &Scene) -> anyhow::Result<Flow> {
     };
     Ok(Flow {
         title: "client → ledger (server speaks first)",
-        good: good && identities.is_some(),
-        outcome: format!("{heard}; {:.1} ms", took.as_secs_f64() * 1000.0),
-        path: "ztunnel-a → HBONE over the wire → ztunnel-b; the app sees the client's address"
-            .to_owned(),
-        identities: identities.unwrap_or_else(|| "none seen".to_owned()),
+        good: good && identities.is_some() && path.is_some(),
+        outcome: format!("{heard}; {}", spent(took)),
+        path: path.unwrap_or_else(unseen),
+        identities: identities.unwrap_or_else(unseen),
+        policy: None,
     })
 }
 
@@ -97,12 +105,14 @@ fn outside_in(scene: &Scene) -> anyhow::Result<Flow> {
     say("  outsider → shop-v1: from a pod outside the mesh");
     let target = SocketAddr::new(scene.shop_v1.ip(), 8080);
     let (good, outcome) = get(&scene.outsider, target);
+    let taken = taken_in(scene, &scene.outsider);
     Ok(Flow {
         title: "outsider → shop-v1 (HTTP)",
-        good,
+        good: good && taken.is_some(),
         outcome,
-        path: "plaintext to node-a, captured by ztunnel-a, allowed: shop is PERMISSIVE".to_owned(),
-        identities: "none: the caller has no certificate".to_owned(),
+        path: taken.unwrap_or_else(unseen),
+        identities: "none: the caller has no certificate, and the shop is PERMISSIVE".to_owned(),
+        policy: None,
     })
 }
 
@@ -110,41 +120,56 @@ fn inside_out(scene: &Scene) -> anyhow::Result<Flow> {
     say("  client → outsider: to a pod outside the mesh");
     let target = SocketAddr::new(scene.outsider.ip(), 8080);
     let (good, outcome) = get(&scene.client, target);
+    let path = path(scene, &scene.client, &[&scene.outsider]);
     Ok(Flow {
         title: "client → outsider (HTTP)",
-        good,
+        good: good && path.is_some(),
         outcome,
-        path: "ztunnel-a passes it on in plaintext: outsider has no ztunnel".to_owned(),
-        identities: "none: the callee has no certificate".to_owned(),
+        path: path.unwrap_or_else(unseen),
+        identities: "none: the callee is not in the mesh".to_owned(),
+        policy: None,
     })
 }
 
 fn intruder(scene: &Scene) -> anyhow::Result<Flow> {
     say("  intruder → ledger: a pod of the mesh that policy does not allow");
-    let talked =
-        talk(&scene.intruder, SocketAddr::new(scene.ledger.ip(), LEDGER_PORT), b"hello\r\n");
-    let denial = denial(scene, &scene.intruder)?;
+    let (refused, outcome) = refusal(scene, &scene.intruder);
+    let denial = denial(scene, &scene.intruder);
+    let path = path(scene, &scene.intruder, &[&scene.ledger]);
     Ok(Flow {
         title: "intruder → ledger",
-        good: refused(&talked) && denial.is_some(),
-        outcome: describe_refusal(&talked),
-        path: format!("refused by ztunnel-b: {}", denial.unwrap_or_default()),
+        good: refused && denial.is_some() && path.is_some(),
+        outcome,
+        path: path.unwrap_or_else(unseen),
         identities: format!("{} was proved, and is not allowed", scene.intruder.identity()),
+        policy: denial.map(|told| {
+            format!("AuthorizationPolicy default/ledger-clients allows the client alone; {told}")
+        }),
     })
 }
 
 fn plain_ledger(scene: &Scene) -> anyhow::Result<Flow> {
     say("  outsider → ledger: plaintext to a pod that demands mutual TLS");
-    let talked =
-        talk(&scene.outsider, SocketAddr::new(scene.ledger.ip(), LEDGER_PORT), b"hello\r\n");
-    let denial = denial(scene, &scene.outsider)?;
+    let (refused, outcome) = refusal(scene, &scene.outsider);
+    let denial = denial(scene, &scene.outsider);
     Ok(Flow {
         title: "outsider → ledger",
-        good: refused(&talked) && denial.is_some(),
-        outcome: describe_refusal(&talked),
-        path: format!("refused by ztunnel-b: {}", denial.unwrap_or_default()),
-        identities: "none: the ledger is STRICT and the caller has no certificate".to_owned(),
+        good: refused && denial.is_some(),
+        outcome,
+        path: "plaintext to node-b, captured there, and no further".to_owned(),
+        identities: "none: the caller has no certificate".to_owned(),
+        policy: denial.map(|told| {
+            format!("PeerAuthentication default/strict-ledger demands mutual TLS; {told}")
+        }),
     })
+}
+
+/// Whether `pod` is refused by the ledger, and how that looks to it.
+fn refusal(scene: &Scene, pod: &Pod) -> (bool, String) {
+    let started = Instant::now();
+    let talked = talk(pod, SocketAddr::new(scene.ledger.ip(), LEDGER_PORT), b"hello\r\n");
+    let took = spent(started.elapsed());
+    (refused(&talked), format!("{}; {took}", describe_refusal(&talked)))
 }
 
 /// Says `word` to `target` from within `pod`, ends its side, and hears the rest.
@@ -178,12 +203,12 @@ fn describe_refusal(talked: &std::io::Result<String>) -> String {
 }
 
 fn get(pod: &Pod, target: SocketAddr) -> (bool, String) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     match pod.get(&target.to_string(), "/") {
         Ok((200, body)) => {
-            let took = started.elapsed().as_secs_f64() * 1000.0;
+            let took = spent(started.elapsed());
             let name = body.split(' ').next().unwrap_or_default().to_owned();
-            (true, format!("200 from {name}; {took:.1} ms"))
+            (true, format!("200 from {name}; {took}"))
         }
         Ok((status, _)) => (false, format!("status {status}")),
         Err(error) => (false, error.to_string()),
@@ -192,6 +217,14 @@ fn get(pod: &Pod, target: SocketAddr) -> (bool, String) {
 
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
+}
+
+fn unseen() -> String {
+    "not seen".to_owned()
+}
+
+fn spent(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
 
 pub(crate) fn milliseconds(microseconds: u64) -> String {
@@ -206,41 +239,67 @@ pub(crate) fn access_log(scene: &Scene) -> Vec<Value> {
     lines
 }
 
-/// The pairs of identities that the ztunnel of the destination proved, as text.
-fn identities(scene: &Scene, from: &Pod, to: &[&Pod]) -> anyhow::Result<Option<String>> {
-    let source = from.identity();
-    let proved = |to: &&Pod| {
-        let destination = to.identity();
-        access_log(scene).iter().any(|line| {
-            line["direction"] == "inbound"
-                && line["src.identity"] == source.as_str()
-                && line["dst.identity"] == destination.as_str()
-        })
-    };
-    let found = eventually(Duration::from_secs(5), "the access log tells", || {
-        if to.iter().all(proved) { Ok(()) } else { Err("not all lines are there") }
+/// The first line of the access logs for which `which` holds, as soon as there is one.
+fn told(scene: &Scene, which: impl Fn(&Value) -> bool) -> Option<Value> {
+    let line = eventually(Duration::from_secs(5), "the access log tells", || {
+        access_log(scene).into_iter().find(|line| which(line)).ok_or("no line")
     });
-    let names: Vec<_> = to.iter().map(|pod| pod.identity()).collect();
-    Ok(found.is_ok().then(|| format!("{source} and {}", names.join(", "))))
+    line.ok()
 }
 
-/// Why the destination's ztunnel refused `from`.
-fn denial(scene: &Scene, from: &Pod) -> anyhow::Result<Option<String>> {
+/// The identities that the ztunnels of the destinations had proved to them, as text.
+fn identities(scene: &Scene, from: &Pod, to: &[&Pod]) -> Option<String> {
+    let source = from.identity();
+    for pod in to {
+        told(scene, |line| {
+            line["direction"] == "inbound"
+                && line["src.identity"] == source
+                && line["dst.identity"] == pod.identity()
+        })?;
+    }
+    let names: Vec<_> = to.iter().map(|pod| pod.identity()).collect();
+    Some(format!("{source} and {}", names.join(", ")))
+}
+
+/// What the ztunnel of `from` dialled for each of `to`.
+fn path(scene: &Scene, from: &Pod, to: &[&Pod]) -> Option<String> {
+    let node = from.node().name();
+    let mut ways = Vec::new();
+    for pod in to {
+        let line = told(scene, |line| {
+            line["direction"] == "outbound"
+                && line["src.workload"] == from.name()
+                && line["dst.workload"] == pod.name()
+        })?;
+        let (name, dialled) = (pod.name(), line["dst.addr"].as_str()?);
+        let place = pod.node().name();
+        ways.push(match line["dst.hbone_addr"].as_str() {
+            Some(target) => format!("HBONE to {dialled} for {target} ({name}, {place})"),
+            None => format!("plaintext to {dialled} ({name}, {place})"),
+        });
+    }
+    Some(format!("ztunnel of {node} → {}", ways.join(" and ")))
+}
+
+/// How a pod without a ztunnel reached one that has.
+fn taken_in(scene: &Scene, from: &Pod) -> Option<String> {
     let address = from.ip().to_string();
-    let line = eventually(Duration::from_secs(5), "the denial is logged", || {
-        let lines = scene.ztunnel_b.log();
-        lines
-            .into_iter()
-            .rev()
-            .find(|line| {
-                line["direction"] == "inbound"
-                    && line["src.addr"].as_str().is_some_and(|from| from.starts_with(&address))
-                    && line["error"].is_string()
-            })
-            .context("no line")
-    });
-    Ok(line.ok().map(|line| {
-        let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
-        format!("{} ({})", text("error"), text("cause"))
-    }))
+    let line = told(scene, |line| {
+        let source = line["src.addr"].as_str();
+        line["direction"] == "inbound" && source.is_some_and(|from| from.starts_with(&address))
+    })?;
+    let (to, name) = (line["dst.addr"].as_str()?, line["dst.workload"].as_str()?);
+    Some(format!("plaintext to {to}, taken in by the ztunnel there and given to {name}"))
+}
+
+/// What the ledger's ztunnel says about refusing `from`.
+fn denial(scene: &Scene, from: &Pod) -> Option<String> {
+    let address = from.ip().to_string();
+    let line = told(scene, |line| {
+        line["direction"] == "inbound"
+            && line["dst.workload"] == scene.ledger.name()
+            && line["src.addr"].as_str().is_some_and(|from| from.starts_with(&address))
+            && line["cause"].is_string()
+    })?;
+    Some(format!("{} ({})", line["error"].as_str()?, line["cause"].as_str()?))
 }

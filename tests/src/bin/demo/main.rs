@@ -58,7 +58,7 @@ fn play(args: &Args) -> anyhow::Result<bool> {
     let report = report::Report { scene: &scene, flows, restart, wire };
     let good = report.print();
     if let Some(stays) = held {
-        scene::hold(&stays)?;
+        scene::hold(&scene, &stays)?;
     }
     Ok(good)
 }

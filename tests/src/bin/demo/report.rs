@@ -26,6 +26,9 @@ impl Report<'_> {
             say(&format!("    saw         {}", flow.outcome));
             say(&format!("    path        {}", flow.path));
             say(&format!("    identities  {}", flow.identities));
+            if let Some(policy) = &flow.policy {
+                say(&format!("    policy      {policy}"));
+            }
         }
         good &= self.print_restart();
         good &= self.print_wire();
@@ -38,21 +41,24 @@ impl Report<'_> {
     }
 
     fn print_restart(&self) -> bool {
-        let Restart { load, open, open_for, later } = &self.restart;
+        let Restart { load, open, open_for, later, .. } = &self.restart;
         let new_good = load.failed() == 0 && load.ok > 0;
         let later_good = later.broken.is_none() && later.ticks > 0;
         say(&format!("\n{} restart of ztunnel-b under traffic", mark(new_good && later_good)));
+        let why: Vec<_> =
+            load.errors.iter().map(|(why, count)| format!("{count}× {why}")).collect();
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
         say(&format!(
-            "    new connections    {} opened all the while, {} refused or reset {:?}; p99 {}",
+            "    new connections    {} opened all the while, {} refused or reset{why}; p99 {}",
             load.ok + load.failed(),
             load.failed(),
-            load.errors,
             milliseconds(load.p99_us)
         ));
         let fate = match (open_for, &open.broken) {
             (Some(lasted), Some((why, _))) => format!(
-                "used for {:.1} s more in the old process, until its drain deadline ({why})",
-                lasted.as_secs_f64()
+                "used for {:.1} s more in the old process, until its drain deadline ({why}{})",
+                lasted.as_secs_f64(),
+                if self.restart.told_drained { "; told as DRAINED" } else { "" }
             ),
             _ => "never interrupted".to_owned(),
         };

@@ -21,6 +21,8 @@ pub(crate) struct Restart {
     pub(crate) open: tick::Report,
     /// How long the open connection was used in the old process after it was told to end.
     pub(crate) open_for: Option<Duration>,
+    /// Whether the old process says in its log that it cut that connection.
+    pub(crate) told_drained: bool,
     /// A connection opened once the new process was ready.
     pub(crate) later: tick::Report,
 }
@@ -54,8 +56,8 @@ pub(crate) fn run(scene: &mut Scene) -> anyhow::Result<Restart> {
     let open: tick::Report = open.finish(SOON)?;
     let open_for =
         open.broken.as_ref().map(|(_, at_ms)| Duration::from_millis(at_ms.saturating_sub(told_ms)));
-    let restart = Restart { load: load.finish(SOON)?, later: later.finish(SOON)?, open, open_for };
-    // The log of the first one is still wanted for the report.
-    scene.retired.push(std::mem::replace(&mut scene.ztunnel_b, second));
-    Ok(restart)
+    let told_drained = !scene.ztunnel_b.caused("DRAINED").is_empty();
+    scene.ztunnel_b = second;
+    let (load, later) = (load.finish(SOON)?, later.finish(SOON)?);
+    Ok(Restart { load, open, open_for, told_drained, later })
 }

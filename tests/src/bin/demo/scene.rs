@@ -31,8 +31,6 @@ pub(crate) struct Scene {
     pub(crate) authority: Authority,
     pub(crate) ztunnel_a: Ztunnel,
     pub(crate) ztunnel_b: Ztunnel,
-    /// Ended, but their logs still tell.
-    pub(crate) retired: Vec<Ztunnel>,
     pub(crate) client: Pod,
     pub(crate) intruder: Pod,
     pub shop_v1: Pod,
@@ -76,7 +74,6 @@ impl Scene {
             authority,
             ztunnel_a,
             ztunnel_b,
-            retired: Vec::new(),
             client,
             intruder,
             shop_v1,
@@ -169,17 +166,22 @@ fn servers(http: &[&Pod], ledger: &Pod) -> anyhow::Result<Vec<Running>> {
 }
 
 /// Prints how to enter the pods, and stays until interrupted.
-pub(crate) fn hold(stays: &[(String, Running)]) -> anyhow::Result<()> {
+pub(crate) fn hold(scene: &Scene, stays: &[(String, Running)]) -> anyhow::Result<()> {
     say("\nEverything stays up until you press Ctrl-C. From another terminal:\n");
     for (name, _) in stays {
         say(&format!(
-            "  nsenter --target $(pgrep -f 'stay --pod {name}$') --user --preserve-credentials \
+            "  nsenter --target $(pgrep -nf 'stay --pod {name}$') --user --preserve-credentials \
              --mount --net bash   # in {name}"
         ));
     }
-    say(
-        "\nThen, for example in client:\n\n  curl http://shop/            # answered by both versions in turn",
-    );
+    let (mesh, log) = (scene.cluster.mesh().path().display(), scene.ztunnel_a.log_file().display());
+    let node = scene.node_a.name();
+    say(&format!(
+        "\nThen, for example in client (the directories are seen from inside alone):\n\n  \
+         curl http://shop/                        # answered by both versions\n  \
+         ls {mesh}                        # the mesh; edits are in force at once\n  \
+         tail -f {log}   # what the ztunnel of {node} says"
+    ));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate =
