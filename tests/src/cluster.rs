@@ -262,17 +262,48 @@ fn pod_networks(node: u8) -> (Ipv4Addr, Ipv6Addr) {
 
 /// One HTTP request from within a namespace, on a connection of its own.
 pub(crate) fn get(netns: &NetNs, address: &str, path: &str) -> io::Result<(u16, String)> {
+    ask(netns, "GET", address, path)
+}
+
+/// As `get`, with another method; no body.
+pub(crate) fn ask(
+    netns: &NetNs,
+    method: &str,
+    address: &str,
+    path: &str,
+) -> io::Result<(u16, String)> {
     netns.run(|| {
         let address = address.parse().map_err(io::Error::other)?;
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let port = address.port();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost:{port}\r\n\r\n")?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
+        )?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("not HTTP: {head}")))?;
+        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            return Ok((status, unchunked(body)?));
+        }
         Ok((status, body.to_owned()))
     })
+}
+
+/// RFC 9112 §7.1, without extensions and trailers.
+fn unchunked(mut body: &str) -> io::Result<String> {
+    let broken = || io::Error::other("a broken chunk");
+    let mut whole = String::new();
+    loop {
+        let (size, rest) = body.split_once("\r\n").ok_or_else(broken)?;
+        let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
+        whole.push_str(rest.get(..size).ok_or_else(broken)?);
+        if size == 0 {
+            return Ok(whole);
+        }
+        body = rest[size..].strip_prefix("\r\n").ok_or_else(broken)?;
+    }
 }

@@ -9,6 +9,7 @@ pub mod eventually;
 pub mod mesh_dir;
 pub mod netlink;
 pub mod netns;
+pub mod peers;
 pub mod pod;
 pub mod process;
 pub mod proxies;

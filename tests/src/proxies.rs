@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::cluster::{Cluster, Node};
 use crate::eventually::eventually;
+use crate::peers::CertDir;
 use crate::pod::Pod;
 use crate::process::{Program, Running};
 
@@ -138,16 +139,23 @@ impl Ztunnel {
         if !token.exists() {
             authority.token(node.name())?;
         }
-        Ok(node
-            .role("ztunnel")
-            .args(["run", "--node", node.name(), "--ca", &authority.address()])
+        let program = Self::without_certificates(cluster, node);
+        Ok(program.args(["--ca", &authority.address()]).arg("--join-token").arg(token))
+    }
+
+    /// As `program`, with certificates from a directory instead of an authority.
+    pub fn with_files(cluster: &Cluster, node: &Node, certs: &CertDir) -> Program {
+        Self::without_certificates(cluster, node).arg("--certs").arg(certs.path())
+    }
+
+    fn without_certificates(cluster: &Cluster, node: &Node) -> Program {
+        node.role("ztunnel")
+            .args(["run", "--node", node.name()])
             .arg("--mesh")
             .arg(cluster.mesh().path())
-            .arg("--join-token")
-            .arg(token)
             .arg("--state")
             .arg(cluster.dir().join(format!("{}.state", node.name())))
-            .env("LOG_FORMAT", "json"))
+            .env("LOG_FORMAT", "json")
     }
 
     /// Starts `program`, made by `program` and completed by the caller.

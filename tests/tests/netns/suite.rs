@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use harness::enter::find;
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::{bare, certificates, drain, inward, many, policy, programs, redirect, routes, traffic};
+use super::{
+    bare, certificates, drain, inward, many, peers, policy, programs, redirect, routes, traffic,
+};
 
 /// A test: its name, the programs that it needs, and its body.
 pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
@@ -26,6 +28,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         many::CASES,
         drain::CASES,
         certificates::CASES,
+        peers::ENVOY,
     ]
     .concat();
     let trials = cases.into_iter().map(|case| trial(case, strict)).collect();
