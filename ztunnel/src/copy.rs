@@ -101,6 +101,9 @@ impl<N: Endpoint, F: Endpoint> Future for Copy<'_, N, F> {
         let this = self.get_mut();
         let Some((near, far)) = &mut this.sides else { return Poll::Ready(Ok(())) };
         let forward = this.forward.poll(cx, near, far, &this.counters.forward);
+        if matches!(forward, Poll::Ready(Err(Fault::Sink(_)))) && !far.tells_end_after_cut() {
+            this.back.doubt_end();
+        }
         // Also after a failure: a server may answer and hang up while the client still sends, and
         // that answer is already here.
         let back = this.back.poll(cx, far, near, &this.counters.back);

@@ -34,11 +34,17 @@ enum State {
 #[derive(Default)]
 pub(super) struct Direction {
     state: State,
+    doubts_end: bool,
 }
 
 impl Direction {
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
+    }
+
+    /// From now on an end that is read is not passed on.
+    pub(super) fn doubt_end(&mut self) {
+        self.doubts_end = true;
     }
 
     pub(super) fn poll<S: Endpoint, D: Endpoint>(
@@ -85,6 +91,7 @@ impl Direction {
                         moved_bytes += sent;
                         self.state = State::Sending(pending);
                     }
+                    Ok(Turn::Ended) if self.doubts_end => return Poll::Pending,
                     Ok(Turn::Ended) => self.state = State::Ending,
                     Err(fault) => return Poll::Ready(Err(fault)),
                 },

@@ -75,6 +75,9 @@ pub trait Endpoint: Unpin {
     /// `length` bytes of what was received have been passed on.
     fn consumed(&mut self, length: usize);
 
+    /// Whether an end that is read after sending has failed is one that the peer meant.
+    fn tells_end_after_cut(&self) -> bool;
+
     /// Closes so that the other end cannot mistake it for an orderly end.
     fn abort(self, how: Abort);
 }
@@ -115,6 +118,11 @@ impl Endpoint for TcpStream {
 
     fn consumed(&mut self, _: usize) {}
 
+    fn tells_end_after_cut(&self) -> bool {
+        // The kernel tells of a reset once, here to the sender: a reader then finds a false end.
+        false
+    }
+
     fn abort(self, _: Abort) {
         // Without a lingering close the kernel sends RST instead of FIN.
         let _ = self.set_zero_linger();
@@ -138,6 +146,10 @@ impl Endpoint for Stream {
 
     fn consumed(&mut self, length: usize) {
         self.consumed(length);
+    }
+
+    fn tells_end_after_cut(&self) -> bool {
+        true
     }
 
     fn abort(mut self, how: Abort) {
@@ -198,6 +210,13 @@ impl Endpoint for Upstream {
         match self {
             Self::Socket(_) => {}
             Self::Tunnel(stream) => stream.consumed(length),
+        }
+    }
+
+    fn tells_end_after_cut(&self) -> bool {
+        match self {
+            Self::Socket(socket) => socket.tells_end_after_cut(),
+            Self::Tunnel(stream) => stream.tells_end_after_cut(),
         }
     }
 

@@ -76,6 +76,27 @@ async fn reset_passes_on_as_reset() {
     assert_eq!(seen.kind(), ErrorKind::ConnectionReset);
 }
 
+/// Envoy's client saw END_STREAM before the RST_STREAM of an application that had reset.
+#[tokio::test]
+async fn reset_that_the_sender_meets_does_not_look_like_an_end() {
+    let (mut client, near, far, mut server) = joined().await;
+    server.write_all(b"half an ans").await.unwrap();
+    server.set_zero_linger().unwrap();
+    drop(server);
+    // Sent before the copy first looks: it meets the reset as it passes this on.
+    client.write_all(b"more").await.unwrap();
+    near.readable().await.unwrap();
+    far.ready(tokio::io::Interest::ERROR).await.unwrap();
+    let counters = Counters::default();
+    let mut copy = Copy::new(near, far, &counters);
+    let error = (&mut copy).await.unwrap_err();
+    assert_eq!(error.side, Side::Far);
+    copy.abort(Abort::Cut);
+    let mut heard = Vec::new();
+    let seen = client.read_to_end(&mut heard).await.unwrap_err();
+    assert_eq!(seen.kind(), ErrorKind::ConnectionReset);
+}
+
 #[tokio::test]
 async fn dropped_copy_does_not_look_like_an_end() {
     let (mut client, near, far, mut server) = joined().await;
