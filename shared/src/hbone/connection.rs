@@ -60,7 +60,10 @@ struct Queue {
 struct Slot {
     received: VecDeque<Bytes>,
     response: Option<Box<Response>>,
-    end: Option<End>,
+    /// The peer's direction is closed; a reset after that takes nothing from what was received.
+    ended: bool,
+    /// The stream is gone, and this is why.
+    reset: Option<Reason>,
     reader: Option<Waker>,
     writer: Option<Waker>,
     /// The driver's turn in which the oldest unread payload came.
@@ -68,12 +71,6 @@ struct Slot {
     /// The round of the last send, and how much was sent in it.
     round: u64,
     sent_bytes: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Stream,
-    Reset(Reason),
 }
 
 /// Payloads up to this size are copied together behind unread ones: a slice, however short,
@@ -160,14 +157,13 @@ impl State {
     fn dispatch(&mut self, event: Event) {
         match event {
             Event::Request { stream, request, end } => {
-                let end = end.then_some(End::Stream);
-                self.slots.insert(stream, Slot { end, ..Slot::default() });
+                self.slots.insert(stream, Slot { ended: end, ..Slot::default() });
                 self.incoming.push_back((stream, request));
             }
             Event::Response { stream, response, end } => {
                 if let Some(slot) = self.slots.get_mut(&stream) {
                     slot.response = Some(Box::new(response));
-                    slot.end = end.then_some(End::Stream);
+                    slot.ended = end;
                     wake(&mut slot.reader);
                 }
             }
@@ -175,8 +171,18 @@ impl State {
                 Some(slot) => slot.receive(payload, self.turn),
                 None => self.engine.consume(stream, payload.len()),
             },
-            Event::End { stream } => self.finish(stream, End::Stream),
-            Event::Reset { stream, reason } => self.finish(stream, End::Reset(reason)),
+            Event::End { stream } => {
+                if let Some(slot) = self.slots.get_mut(&stream) {
+                    slot.ended = true;
+                    slot.wake();
+                }
+            }
+            Event::Reset { stream, reason } => {
+                if let Some(slot) = self.slots.get_mut(&stream) {
+                    slot.reset = Some(reason);
+                    slot.wake();
+                }
+            }
             Event::Window { stream } => {
                 if let Some(slot) = self.slots.get_mut(&stream) {
                     wake(&mut slot.writer);
@@ -190,13 +196,6 @@ impl State {
             Event::GoAway { reason } => {
                 tracing::debug!(%reason, "peer is going away");
             }
-        }
-    }
-
-    fn finish(&mut self, stream: StreamId, end: End) {
-        if let Some(slot) = self.slots.get_mut(&stream) {
-            slot.end = Some(end);
-            slot.wake();
         }
     }
 
@@ -244,7 +243,7 @@ impl State {
         if let Some(response) = slot.response.take() {
             return Poll::Ready(Ok(*response));
         }
-        if let Some(End::Reset(reason)) = slot.end {
+        if let Some(reason) = slot.reset {
             return Poll::Ready(Err(Error::Reset(reason)));
         }
         if let Some(error) = &self.ended {
@@ -263,15 +262,14 @@ impl State {
         if let Some(payload) = slot.received.pop_front() {
             return Poll::Ready(Ok(Some(payload)));
         }
-        match slot.end {
-            // RFC 9113 §8.1: NO_ERROR follows a complete answer. CANCEL does not, although Istio
-            // ztunnel takes it for an end: an application that is reset must not look like one that
-            // has finished.
-            Some(End::Stream | End::Reset(Reason::NO_ERROR)) => return Poll::Ready(Ok(None)),
-            Some(End::Reset(Reason::STREAM_CLOSED)) => {
-                return Poll::Ready(Err(StreamError::BrokenPipe));
-            }
-            Some(End::Reset(reason)) => return Poll::Ready(Err(StreamError::Reset(reason))),
+        if slot.ended {
+            return Poll::Ready(Ok(None));
+        }
+        match slot.reset {
+            Some(Reason::STREAM_CLOSED) => return Poll::Ready(Err(StreamError::BrokenPipe)),
+            // Also CANCEL and NO_ERROR, which Istio ztunnel takes for an end: the one comes from an
+            // application that was reset, the other from older Envoys for whatever they reset.
+            Some(reason) => return Poll::Ready(Err(StreamError::Reset(reason))),
             None => {}
         }
         if let Some(error) = &self.ended {
@@ -344,7 +342,7 @@ impl State {
     pub(super) fn reset(&mut self, stream: StreamId, reason: Reason) {
         self.engine.reset(stream, reason);
         if let Some(slot) = self.slots.get_mut(&stream) {
-            slot.end.get_or_insert(End::Reset(reason));
+            slot.reset.get_or_insert(reason);
         }
         self.wake_driver();
     }
@@ -360,7 +358,7 @@ impl State {
 
     /// Whether the stream is closed in both directions or lost.
     pub(super) fn is_gone(&self, stream: StreamId) -> bool {
-        let reset = |slot: &Slot| matches!(slot.end, Some(End::Reset(_)));
+        let reset = |slot: &Slot| slot.reset.is_some();
         self.ended.is_some() || self.slots.get(&stream).is_none_or(reset)
     }
 
@@ -392,11 +390,11 @@ impl Slot {
     }
 
     fn send_error(&self) -> StreamError {
-        match self.end {
-            Some(End::Reset(Reason::NO_ERROR | Reason::CANCEL | Reason::STREAM_CLOSED))
-            | Some(End::Stream)
-            | None => StreamError::BrokenPipe,
-            Some(End::Reset(reason)) => StreamError::Reset(reason),
+        match self.reset {
+            Some(Reason::NO_ERROR | Reason::CANCEL | Reason::STREAM_CLOSED) | None => {
+                StreamError::BrokenPipe
+            }
+            Some(reason) => StreamError::Reset(reason),
         }
     }
 

@@ -26,13 +26,13 @@ impl Stream {
         Self { connection, id }
     }
 
-    /// The next bytes; `None` when the peer will send no more (END_STREAM, or a reset with
-    /// NO_ERROR). Give the window back with [`Stream::consumed`] once they have left.
+    /// The next bytes; `None` when the peer has sent all (END_STREAM), whatever came after that.
+    /// Give the window back with [`Stream::consumed`] once they have left.
     ///
     /// # Errors
     /// The peer reset the stream, or the connection ended. [`StreamError::Reset`] with
-    /// `REFUSED_STREAM`: none of the bytes sent reached the application; with `CANCEL`: the other
-    /// end was cut short.
+    /// `REFUSED_STREAM`: none of the bytes sent reached the application; with any other reason, also
+    /// `NO_ERROR`: the other end was cut short.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamError>> {
         self.connection.state().poll_recv(self.id, cx)
     }

@@ -259,3 +259,33 @@ async fn an_h2_server_can_refuse_and_reset() {
     })
     .await;
 }
+
+/// Older versions of Envoy say NO_ERROR whenever they reset; after END_STREAM the same is no fault.
+#[tokio::test]
+async fn only_the_end_of_a_stream_is_an_end_whatever_a_reset_says() {
+    local(async {
+        for reason in [H2Reason::NO_ERROR, H2Reason::CANCEL, H2Reason::INTERNAL_ERROR] {
+            let client =
+                us_to_h2(65_535, Config::client(), move |request, mut respond| async move {
+                    let ends = request.uri().host() == Some("ends");
+                    let mut send = respond.send_response(HttpResponse::new(()), false).unwrap();
+                    send.send_data(Bytes::from_static(b"some"), ends).unwrap();
+                    // The crate drops queued frames on a reset: let them leave first.
+                    for _ in 0..20 {
+                        tokio::task::yield_now().await;
+                    }
+                    send.send_reset(reason);
+                });
+            let (_, mut stream) = client.open(&request("cut:1")).await.unwrap();
+            assert_eq!(receive(&mut stream).await.unwrap().as_deref(), Some(&b"some"[..]));
+            let cut = receive(&mut stream).await;
+            assert!(matches!(cut, Err(StreamError::Reset(_))), "{reason:?}: {cut:?}");
+            let (_, mut stream) = client.open(&request("ends:1")).await.unwrap();
+            while poll_fn(|cx| stream.poll_send(cx, b"x")).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(receive_all(&mut stream).await.unwrap(), b"some", "{reason:?}");
+        }
+    })
+    .await;
+}
