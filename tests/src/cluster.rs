@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,15 @@ impl Cluster {
         })?;
         let mesh = MeshDir::new(dir.join("mesh"))?;
         Ok(Self { fabric, dir, mesh, nodes: Mutex::new(Vec::new()) })
+    }
+
+    /// An empty cluster whose name begins with `name`, for cases that share how they begin.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn numbered(name: &str) -> anyhow::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self::new(&format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Adds a node.

@@ -201,6 +201,14 @@ impl Ztunnel {
         eventually(START, "the pod is served", served)
     }
 
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> std::io::Result<()> {
+        self.running.signal(signal)
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Running {
         &mut self.running

@@ -3,6 +3,7 @@
 
 pub mod bulk;
 pub mod exec;
+pub mod exit;
 pub mod hold;
 pub mod http;
 pub mod load;
@@ -35,6 +36,7 @@ pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
         "hold" => block_on(hold::run(parse(role, args))),
         "tunnel" => block_on(tunnel::run(parse(role, args))),
         "stay" => block_on(stay(parse(role, args))),
+        "exit" => block_on(exit::run(parse(role, args))),
         "sniff" => sniff::run(&parse(role, args)),
         _ => Err(anyhow::anyhow!("there is no role {role:?}")),
     };

@@ -49,7 +49,7 @@ impl CertDir {
     /// Makes a certificate for `pod`.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written, or is there already.
     pub fn add(&self, pod: &Pod) -> anyhow::Result<PemFiles> {
         let identity: SpiffeId = pod.identity().parse()?;
         let pair = self.ca.issue_pem(&identity);
@@ -62,9 +62,12 @@ impl CertDir {
             root: self.path.join("root-cert.pem"),
         };
         fs::write(&files.chain, pair.chain)?;
-        let mut key =
-            fs::OpenOptions::new().write(true).create(true).mode(0o600).open(&files.key)?;
-        key.write_all(pair.key.as_bytes())?;
+        fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&files.key)?
+            .write_all(pair.key.as_bytes())?;
         Ok(files)
     }
 }

@@ -1,77 +1,127 @@
-//! Envoy at one end of a tunnel, inside a pod whose node has no ztunnel.
+//! Envoy at one end of a tunnel, in a pod whose node has no ztunnel.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{CertDir, fill};
+use super::{CertDir, Template, fill};
+use crate::cluster::ask;
 use crate::eventually::eventually;
 use crate::pod::Pod;
 use crate::process::Running;
 
-/// The program, as `enter::find` looks for it.
-const PROGRAM: &str = "envoy";
 /// A hundred megabytes of program, on a loaded machine.
 const START: Duration = Duration::from_secs(40);
 const ADMIN: &str = "127.0.0.1:9901";
 
-/// A pod and the Envoy in it.
+/// A running Envoy.
 #[derive(Debug)]
-pub struct Envoy {
-    pod: Pod,
+pub struct Envoy<'a> {
+    pod: &'a Pod,
     running: Running,
 }
 
-impl Envoy {
+impl<'a> Envoy<'a> {
     /// Where the client's end takes plain connections, from within its pod.
-    pub const PLAIN: &str = "127.0.0.1:7000";
+    pub const PLAIN: &'static str = "127.0.0.1:7000";
+
+    /// Where a relay's streams are ended, within its pod.
+    pub const EXIT: &'static str = "127.0.0.1:9000";
 
     /// Starts the client's end in `pod`: connections to `PLAIN` go through a tunnel to `port` of
     /// `server`.
     ///
     /// # Errors
     /// It does not become ready.
-    pub fn client(pod: Pod, certs: &CertDir, server: &Pod, port: u16) -> anyhow::Result<Self> {
-        let files = certs.add(&pod)?;
-        let gaps = [
-            ("destination", &*format!("{}:{port}", server.ip())),
-            ("peer", &server.ip().to_string()),
-            ("peer-identity", &server.identity()),
-            ("chain", &files.chain.display().to_string()),
-            ("key", &files.key.display().to_string()),
-            ("root", &files.root.display().to_string()),
-        ];
-        let template = include_str!("../../peers/envoy-client.yaml");
-        let config = fill(&pod, "envoy-client.yaml", template, &gaps)?;
-        Self::start(pod, &config)
+    pub fn client(pod: &'a Pod, certs: &CertDir, server: &Pod, port: u16) -> anyhow::Result<Self> {
+        let address = server.ip().to_string();
+        let destination = format!("{address}:{port}");
+        let gaps = [("destination", &*destination), ("peer", &address)];
+        let text = include_str!("../../peers/envoy-client.yaml");
+        let template = Template { file: "envoy-client.yaml", text };
+        Self::start(pod, certs, server, &template, &gaps)
     }
 
-    fn start(pod: Pod, config: &std::path::Path) -> anyhow::Result<Self> {
-        let running = pod
-            .program(PROGRAM)
-            // Several of them on one machine, and nothing to take over from.
-            .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"])
-            .arg("--config-path")
-            .arg(config)
-            .start()?;
+    /// Starts the server's end in `pod`, for tunnels from `client`.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn server(pod: &'a Pod, certs: &CertDir, client: &Pod) -> anyhow::Result<Self> {
+        let address = pod.ip().to_string();
+        let text = include_str!("../../peers/envoy-server.yaml");
+        let template = Template { file: "envoy-server.yaml", text };
+        Self::start(pod, certs, client, &template, &[("address", &address)])
+    }
+
+    /// As `server`, but the streams are ended by the role `exit` at `EXIT`, within the pod.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn relay(pod: &'a Pod, certs: &CertDir, client: &Pod) -> anyhow::Result<Self> {
+        let address = pod.ip().to_string();
+        let text = include_str!("../../peers/envoy-relay.yaml");
+        let template = Template { file: "envoy-relay.yaml", text };
+        Self::start(pod, certs, client, &template, &[("address", &address)])
+    }
+
+    fn start(
+        pod: &'a Pod,
+        certs: &CertDir,
+        peer: &Pod,
+        template: &Template,
+        gaps: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let identity = peer.identity();
+        let gaps = [gaps, &[("peer-identity", &*identity)]].concat();
+        let config = fill(pod, template, &certs.add(pod)?, &gaps)?;
+        let running = run(pod, &config)?;
         let mut envoy = Self { pod, running };
-        eventually(START, "Envoy is ready", || {
-            if !envoy.running.is_running().unwrap_or(true) {
-                return Ok(false);
-            }
-            match envoy.pod.get(ADMIN, "/ready") {
-                Ok((200, _)) => Ok(true),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .and_then(|lives| lives.then_some(()).context("Envoy ended"))
-        .with_context(|| envoy.running.stderr())?;
+        envoy.wait().with_context(|| envoy.running.stderr())?;
         Ok(envoy)
     }
 
-    /// Its pod.
-    #[must_use]
-    pub fn pod(&self) -> &Pod {
-        &self.pod
+    fn wait(&mut self) -> anyhow::Result<()> {
+        let lives = eventually(START, "Envoy is ready", || {
+            if !self.running.is_running().unwrap_or(true) {
+                return Ok(false);
+            }
+            match self.pod.get(ADMIN, "/ready") {
+                Ok((200, _)) => Ok(true),
+                other => Err(format!("{other:?}")),
+            }
+        })?;
+        lives.then_some(()).context("Envoy ended")
     }
+
+    /// Tells its admin port to do something.
+    ///
+    /// # Errors
+    /// It does not answer with 200.
+    pub fn order(&self, path: &str) -> anyhow::Result<()> {
+        let (status, body) = ask(self.pod.netns(), "POST", ADMIN, path)?;
+        anyhow::ensure!(status == 200, "Envoy answers {status} to {path}: {body}");
+        Ok(())
+    }
+
+    /// The value of a counter or gauge.
+    ///
+    /// # Errors
+    /// It does not answer, or has none of that name.
+    pub fn stat(&self, name: &str) -> anyhow::Result<u64> {
+        let (_, body) = self.pod.get(ADMIN, &format!("/stats?filter=^{name}$"))?;
+        let value = body.trim().strip_prefix(name).and_then(|rest| rest.strip_prefix(": "));
+        value.and_then(|value| value.parse().ok()).with_context(|| format!("{name}: {body:?}"))
+    }
+}
+
+fn run(pod: &Pod, config: &Path) -> anyhow::Result<Running> {
+    pod.program("envoy")
+        // Several of them on one machine, and none takes over from another.
+        .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"])
+        // A drain concerns every connection at once, not more and more of them in ten minutes.
+        .args(["--drain-strategy", "immediate"])
+        .arg("--config-path")
+        .arg(config)
+        .start()
 }

@@ -2,7 +2,9 @@
 
 mod content;
 mod envoy;
+mod goaway;
 mod line;
+mod mesh;
 mod scenes;
 
 pub(crate) use envoy::CASES as ENVOY;
