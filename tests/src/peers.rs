@@ -3,6 +3,8 @@
 
 mod certs;
 mod envoy;
+mod nghttpx;
+mod node;
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use crate::pod::Pod;
 
 pub use certs::{CertDir, PemFiles};
 pub use envoy::Envoy;
+pub use nghttpx::Nghttpx;
+pub use node::Node;
 
 /// A configuration, as it is written in `tests/peers`.
 struct Template {

@@ -5,6 +5,10 @@ mod envoy;
 mod goaway;
 mod line;
 mod mesh;
+mod nghttpx;
+mod node;
 mod scenes;
 
 pub(crate) use envoy::CASES as ENVOY;
+pub(crate) use nghttpx::CASES as NGHTTPX;
+pub(crate) use node::CASES as NODE;

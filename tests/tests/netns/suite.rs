@@ -29,6 +29,8 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         drain::CASES,
         certificates::CASES,
         peers::ENVOY,
+        peers::NGHTTPX,
+        peers::NODE,
     ]
     .concat();
     let trials = cases.into_iter().map(|case| trial(case, strict)).collect();
