@@ -9,6 +9,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::*;
 
+mod heads;
 mod peers;
 mod pool;
 

@@ -9,7 +9,7 @@ use super::*;
 const WINDOWS: [u32; 6] = [1, 100, 16_384, 65_535, 1 << 20, 16 << 20];
 
 /// An `h2` client whose windows are `window`, joined to our server.
-async fn h2_to_us(
+pub(super) async fn h2_to_us(
     window: u32,
     config: Config,
 ) -> (h2_client::SendRequest<Bytes>, Server<Plain<DuplexStream>>) {
@@ -24,7 +24,7 @@ async fn h2_to_us(
     (sender, Server::new(Plain(far), config))
 }
 
-fn connect(authority: &str) -> HttpRequest<()> {
+pub(super) fn connect(authority: &str) -> HttpRequest<()> {
     let mut request = HttpRequest::new(());
     *request.method_mut() = Method::CONNECT;
     *request.uri_mut() = authority.parse().unwrap();
@@ -139,30 +139,8 @@ async fn trailers_of_an_h2_client_end_its_direction() {
     .await;
 }
 
-#[tokio::test]
-async fn headers_that_need_continuation_pass_in_both_directions() {
-    local(async {
-        let (mut sender, mut server) = h2_to_us(65_535, Config::server()).await;
-        let large: http::HeaderValue = "y".repeat(20_000).parse().unwrap();
-        let ours = large.clone();
-        spawn_local(async move {
-            let incoming = server.accept().await.unwrap().unwrap();
-            assert_eq!(incoming.request().headers["x-large"], ours);
-            let mut headers = HeaderMap::new();
-            headers.insert("x-large", ours.clone());
-            incoming.accept(&headers).send_end();
-            while server.accept().await.is_some() {}
-        });
-        let mut request = connect("a:1");
-        request.headers_mut().insert("x-large", large.clone());
-        let (response, _send) = sender.send_request(request, false).unwrap();
-        assert_eq!(response.await.unwrap().headers()["x-large"], large);
-    })
-    .await;
-}
-
 /// An `h2` server that answers each tunnel by `answer`.
-fn us_to_h2<F, Fut>(window: u32, ours: Config, answer: F) -> Client
+pub(super) fn us_to_h2<F, Fut>(window: u32, ours: Config, answer: F) -> Client
 where
     F: Fn(HttpRequest<h2::RecvStream>, h2_server::SendResponse<Bytes>) -> Fut + 'static,
     Fut: Future<Output = ()> + 'static,
@@ -285,6 +263,123 @@ async fn only_the_end_of_a_stream_is_an_end_whatever_a_reset_says() {
                 tokio::task::yield_now().await;
             }
             assert_eq!(receive_all(&mut stream).await.unwrap(), b"some", "{reason:?}");
+        }
+    })
+    .await;
+}
+
+/// An `h2` server that echoes and is told from outside what to do with its connection.
+fn us_to_h2_told<T: 'static>(
+    mut told: tokio::sync::mpsc::UnboundedReceiver<T>,
+    act: impl Fn(&mut h2_server::Connection<DuplexStream, Bytes>, T) + 'static,
+) -> Client {
+    let (near, far) = duplex(50_000);
+    let (client, driver) = client(Plain(near), Config::client());
+    spawn_local(driver);
+    spawn_local(async move {
+        let mut connection = h2_server::handshake(far).await.unwrap();
+        loop {
+            tokio::select! {
+                Some(what) = told.recv() => act(&mut connection, what),
+                accepted = connection.accept() => {
+                    let Some(Ok((request, respond))) = accepted else { return };
+                    spawn_local(h2_echo(request, respond));
+                }
+            }
+        }
+    });
+    client
+}
+
+async fn h2_echo(
+    request: HttpRequest<h2::RecvStream>,
+    mut respond: h2_server::SendResponse<Bytes>,
+) {
+    let mut send = respond.send_response(HttpResponse::new(()), false).unwrap();
+    let mut body = request.into_body();
+    while let Some(payload) = body.data().await {
+        let payload = payload.unwrap();
+        body.flow_control().release_capacity(payload.len()).unwrap();
+        h2_send(&mut send, &payload).await;
+    }
+    send.send_data(Bytes::new(), true).unwrap();
+}
+
+#[tokio::test]
+async fn an_h2_server_that_goes_away_finishes_what_is_open_and_gets_nothing_new() {
+    local(async {
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+        let client = us_to_h2_told(told, |connection, ()| connection.graceful_shutdown());
+        let (_, mut old) = client.open(&request("a:1")).await.unwrap();
+        tell.send(()).unwrap();
+        while !client.is_going_away() {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(client.open(&request("a:1")).await, Err(Error::GoingAway)));
+        send_all(&mut old, b"still here").await.unwrap();
+        old.send_end();
+        assert_eq!(receive_all(&mut old).await.unwrap(), b"still here");
+        // The crate hangs up when its last stream has ended, and we with it.
+        while client.closed().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_h2_server_that_gives_up_loses_every_stream() {
+    local(async {
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+        let client = us_to_h2_told(told, |connection, ()| {
+            connection.abrupt_shutdown(H2Reason::INTERNAL_ERROR);
+        });
+        let (_, mut one) = client.open(&request("a:1")).await.unwrap();
+        let (_, mut other) = client.open(&request("a:1")).await.unwrap();
+        tell.send(()).unwrap();
+        for stream in [&mut one, &mut other] {
+            assert!(receive(stream).await.is_err());
+        }
+        assert!(client.open(&request("a:1")).await.is_err());
+    })
+    .await;
+}
+
+/// RFC 9113 §6.9.2: a smaller initial window takes from streams that have already spent more.
+#[tokio::test]
+async fn windows_of_an_h2_server_that_change_under_open_streams_lose_nothing() {
+    local(async {
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+        let client = us_to_h2_told(told, |connection, window| {
+            connection.set_initial_window_size(window).unwrap();
+        });
+        let mut tunnels = Vec::new();
+        for seed in 0..4 {
+            let (_, stream) = client.open(&request("a:1")).await.unwrap();
+            tunnels.push(spawn_local(async move {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let (mut reader, mut writer) = tokio::io::split(stream);
+                let payload = pattern(400_000, seed);
+                let expected = payload.clone();
+                spawn_local(async move {
+                    writer.write_all(&payload).await.unwrap();
+                    writer.shutdown().await.unwrap();
+                });
+                let mut all = Vec::new();
+                reader.read_to_end(&mut all).await.unwrap();
+                assert_eq!(all, expected);
+            }));
+        }
+        let mut sizes = [100, 1 << 20, 1, 65_535].into_iter().cycle();
+        while tunnels.iter().any(|tunnel| !tunnel.is_finished()) {
+            // The crate takes a new size only after the last one was acknowledged.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            tell.send(sizes.next().unwrap()).unwrap();
+        }
+        for tunnel in tunnels {
+            tunnel.await.unwrap();
         }
     })
     .await;

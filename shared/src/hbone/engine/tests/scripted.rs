@@ -80,6 +80,75 @@ fn padding_is_not_payload_and_its_window_comes_back() {
 }
 
 #[test]
+fn padding_of_a_server_is_no_part_of_its_answer() {
+    let (mut engine, now) = client();
+    engine.open(&request()).unwrap();
+    let answer = raw(kind::HEADERS, END_HEADERS | flag::PADDED, 1, &[2, 0x88, 0, 0]);
+    let payload = raw(kind::DATA, flag::PADDED, 1, &[3, b'h', b'i', 0, 0, 0]);
+    let only_padding = raw(kind::DATA, flag::PADDED | flag::END_STREAM, 1, &[1, 0]);
+    engine.receive([answer, payload, only_padding].concat().into(), now).unwrap();
+    let events = events(&mut engine);
+    let [
+        Event::Response { response, end: false, .. },
+        Event::Data { payload, .. },
+        Event::End { .. },
+    ] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!((response.status, &payload[..]), (StatusCode::OK, &b"hi"[..]));
+}
+
+/// RFC 9113 §6.1: padding counts against the windows, and no application will ever consume it.
+#[test]
+fn a_peer_that_pads_all_it_can_never_runs_out_of_window() {
+    let now = Instant::now();
+    let window = 1_000;
+    let config = Config { stream_window_bytes: window, ..Config::server() };
+    let mut engine = Engine::server(config, now);
+    engine.receive(Bytes::from_static(PREFACE), now).unwrap();
+    let hello =
+        [raw(kind::SETTINGS, 0, 0, &[]), raw(kind::SETTINGS, flag::ACK, 0, &[]), open(1)].concat();
+    engine.receive(hello.into(), now).unwrap();
+    let mut left = HashMap::from([(0, DEFAULT_WINDOW), (1, window)]);
+    *left.get_mut(&0).unwrap() += updates(&drain(&mut engine)).map(|(_, more)| more).sum::<u32>();
+    let mut frame = vec![255, b'x'];
+    frame.resize(257, 0);
+    // Far more than both windows hold together.
+    for _ in 0..200_000 {
+        for window in left.values_mut() {
+            *window = window.checked_sub(257).expect("room for another frame");
+        }
+        engine.receive(raw(kind::DATA, flag::PADDED, 1, &frame).into(), now).unwrap();
+        for event in events(&mut engine) {
+            if let Event::Data { stream, payload } = event {
+                engine.consume(stream, payload.len());
+            }
+        }
+        for (stream, more) in updates(&drain(&mut engine)) {
+            *left.get_mut(&stream).unwrap() += more;
+        }
+    }
+}
+
+/// WINDOW_UPDATE frames in what an engine wrote: stream and increment.
+fn updates(mut output: &[u8]) -> impl Iterator<Item = (u32, u32)> {
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+    std::iter::from_fn(move || {
+        while !output.is_empty() {
+            let length = number(&[0, output[0], output[1], output[2]]) as usize;
+            let (header, rest) = output.split_at(HEADER_BYTES);
+            let (payload, rest) = rest.split_at(length);
+            output = rest;
+            if header[3] == kind::WINDOW_UPDATE {
+                return Some((number(&header[5..9]), number(payload)));
+            }
+        }
+        None
+    })
+}
+
+#[test]
 fn trailers_end_the_stream_and_nothing_else_may() {
     let trailers = [0x00, 1, b'x', 1, b'y'];
     let (mut engine, now) = server();
