@@ -10,11 +10,13 @@
 //! | [`feed`] | where that picture comes from |
 //! | [`authz`] | who may connect: pure decisions over the picture |
 //! | [`balance`] | which endpoint: pure choices over load |
+//! | [`chain`] | errors in words |
 //! | [`telemetry`], [`admin`], [`ready`], [`drain`], [`workers`] | running the process |
 
 pub mod admin;
 pub mod authz;
 pub mod balance;
+pub mod chain;
 pub mod drain;
 pub mod feed;
 pub mod hbone;

@@ -21,7 +21,7 @@ pub use constraints::{Malformed, UriConstraints, encode_name_constraints};
 pub use peer::{PeerId, peer};
 pub use roots::{Error as RootsError, Roots};
 pub use stream::{Stream, accept, connect};
-pub use verify::{client_verifier, server_verifier};
+pub use verify::{Refusal, client_verifier, server_verifier};
 
 /// Why a TLS connection cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,13 +31,29 @@ pub enum Error {
     Io(#[from] io::Error),
     /// The peer or we broke off: bad certificate, no common parameters, or broken records.
     #[error("speak tls with the peer")]
-    Protocol(#[from] rustls::Error),
+    Protocol(#[source] rustls::Error),
+    /// The peer's certificate is good, and not of somebody that we speak with.
+    #[error(transparent)]
+    Refused(Refusal),
     /// The identity of the peer was asked for before the handshake had finished.
     #[error("handshake has not finished")]
     Handshaking,
     /// The peer has presented no certificate with a workload identity.
     #[error("peer has no workload identity")]
     NoIdentity,
+}
+
+impl From<rustls::Error> for Error {
+    fn from(error: rustls::Error) -> Self {
+        // Our verifiers' own words, which rustls shows as `Other(OtherError(…))`.
+        let refusal = match &error {
+            rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
+                other.0.downcast_ref::<Refusal>().cloned()
+            }
+            _ => None,
+        };
+        refusal.map_or(Self::Protocol(error), Self::Refused)
+    }
 }
 
 #[cfg(test)]

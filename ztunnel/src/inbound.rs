@@ -17,6 +17,7 @@ mod tunnel;
 
 use std::io;
 
+use shared::chain::Chain;
 use shared::{hbone, identity, tls};
 
 use crate::node::permits::Denial;
@@ -56,18 +57,18 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// We have no certificate.
-    #[error("identity error: {0}")]
+    #[error("identity error: {}", Chain(.0))]
     Identity(#[source] identity::Error),
     /// We have no certificate yet.
     #[error("identity error: no certificate yet")]
     IdentityTimeout,
     /// TLS, or not a peer of our mesh.
-    #[error("tls error: {0}")]
+    #[error("tls error: {}", Chain(.0))]
     Tls(#[source] tls::Error),
     /// The peer opened TCP, and then nothing.
     #[error("tls error: handshake timed out")]
     TlsTimeout,
     /// The peer does not speak HTTP/2 as it should.
-    #[error("h2 failed: {0}")]
+    #[error("h2 failed: {}", Chain(.0))]
     Tunnel(#[source] hbone::Error),
 }

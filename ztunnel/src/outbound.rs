@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
+use shared::chain::Chain;
 use shared::hbone;
 use shared::telemetry::access::Direction;
 use tokio::net::TcpStream;
@@ -55,7 +56,7 @@ pub enum Error {
     #[error("{0}")]
     Dial(#[source] Rc<dial::Error>),
     /// The tunnel connection failed before the peer answered.
-    #[error("h2 failed: {0}")]
+    #[error("h2 failed: {}", Chain(.0))]
     Tunnel(#[source] hbone::Error),
     /// The peer's proxy refused; its own name for the cause, where it says one.
     #[error("http status: {}{}", .status.as_u16(), named(.cause))]

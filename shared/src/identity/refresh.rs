@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::schedule::{Config, Priority, Schedule, Ticket};
 use super::store::{Entry, Held, Published};
 use super::{Authority, Error, SpiffeId, WorkloadCertificate};
+use crate::chain::Chain;
 
 type Reply = oneshot::Sender<Result<Arc<WorkloadCertificate>, Error>>;
 
@@ -159,7 +160,7 @@ impl Refresh {
             Ok(certificate) => entry.renew(certificate, now),
             Err(error) => {
                 let valid = entry.valid(now).is_some();
-                warn!(identity = %id, error = %chain(&error), valid, "no new certificate");
+                warn!(identity = %id, error = %Chain(&error), valid, "no new certificate");
                 entry.error = Some(error);
             }
         }
@@ -203,18 +204,6 @@ fn check(certificate: WorkloadCertificate, id: &SpiffeId) -> Result<WorkloadCert
         return Err(Error::Expired(id.clone()));
     }
     Ok(certificate)
-}
-
-/// `error` with its causes, for a log line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::refresh::{Command, Refresh};
 use super::schedule::{Config, Priority};
 use super::{Authority, Error, SpiffeId, WorkloadCertificate};
+use crate::chain::Chain;
 
 /// A handle to the certificates. Cheap to clone, usable from every thread.
 #[derive(Clone)]
@@ -158,7 +159,7 @@ impl Entry {
             not_before: certificate.map(|certificate| seconds(certificate.not_before())),
             not_after: certificate.map(|certificate| seconds(certificate.not_after())),
             roots: roots.unwrap_or_default(),
-            error: self.error.as_ref().map(ToString::to_string),
+            error: self.error.as_ref().map(|error| Chain(error).to_string()),
         }
     }
 }

@@ -21,11 +21,14 @@ use crate::identity::{SpiffeId, TrustDomain};
 
 /// Why a certificate with a good chain is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub enum Refusal {
+    /// It names nobody of a mesh.
     #[error("certificate has no workload identity")]
     NoIdentity,
+    /// Its owner is not of our trust domain.
     #[error("peer {0} is not of our trust domain")]
     TrustDomain(SpiffeId),
+    /// Its owner is not whom we called.
     #[error("peer {0} is none of the expected identities")]
     Unexpected(SpiffeId),
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use shared::chain::Chain;
 use shared::hbone::{Reason, Stream, StreamError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -34,7 +35,7 @@ pub enum Cut {
     #[error("io error: {0}")]
     Io(#[source] io::Error),
     /// The tunnel failed.
-    #[error("h2 failed: {0}")]
+    #[error("h2 failed: {}", Chain(.0))]
     Tunnel(#[source] StreamError),
 }
 

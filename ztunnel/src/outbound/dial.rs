@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use shared::chain::Chain;
 use shared::identity;
 use shared::tls::{self, PeerId};
 use tokio::time::timeout;
@@ -14,7 +15,7 @@ use crate::pods::Pod;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// We have no certificate.
-    #[error("identity error: {0}")]
+    #[error("identity error: {}", Chain(.0))]
     Identity(#[source] identity::Error),
     /// We have no certificate yet.
     #[error("identity error: no certificate yet")]
@@ -26,7 +27,7 @@ pub enum Error {
     #[error("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: no answer")]
     ConnectTimeout,
     /// TLS, or not one of the identities that we expect.
-    #[error("tls error: {0}")]
+    #[error("tls error: {}", Chain(.0))]
     Tls(#[source] tls::Error),
     /// The peer accepted TCP, and then nothing.
     #[error("tls error: handshake timed out")]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounterVec;
+use shared::chain::Chain;
 use shared::drain;
 use shared::feed::LocalPod;
 use shared::identity::{CertStore, ParseError, SpiffeId, TrustDomain};
@@ -84,13 +85,7 @@ impl Error {
 
     /// The message with its sources, as one line.
     pub fn reason(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        text
+        Chain(self).to_string()
     }
 }
 

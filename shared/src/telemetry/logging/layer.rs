@@ -10,6 +10,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::{Format, Sink};
+use crate::chain::Chain;
 use crate::telemetry::line::{Line, Value, push_field};
 
 /// Crates whose prefix says nothing in a log of this process.
@@ -63,7 +64,7 @@ impl Visit for Fields {
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.others.push((field.name(), Kept::Text(with_sources(value))));
+        self.others.push((field.name(), Kept::Text(Chain(value).to_string())));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -119,18 +120,6 @@ where
         }
         self.sink.line(line.end());
     }
-}
-
-/// An error with everything that caused it, so that one line says why.
-fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ async fn bad_clients_are_turned_away_and_good_ones_pass_between_them() {
     ];
     for client in bad {
         let refused = verdict(&listener, &server, client).await;
-        assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Protocol(_) | Error::Refused(_))), "{refused:?}");
         let good = verdict(&listener, &server, Some(config(ours.issue(&id(WEB))))).await;
         assert_eq!(good.unwrap(), id(WEB));
     }
