@@ -47,6 +47,30 @@ pub struct Request {
     pub headers: HeaderMap,
 }
 
+/// Why what a client asks for is no [`Request`]. It is owed an answer all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// Another method, or no authority.
+    #[error("not a CONNECT request with an authority")]
+    NotConnect,
+    /// More headers than we read.
+    #[error("headers are larger than {} KiB", limit_bytes >> 10)]
+    TooLarge {
+        /// [`Config::max_header_list_bytes`].
+        limit_bytes: u32,
+    },
+}
+
+impl BadRequest {
+    /// What the client is answered.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NotConnect => StatusCode::BAD_REQUEST,
+            Self::TooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+}
+
 /// The answer to a [`Request`]. Only status 200 is a tunnel.
 #[derive(Debug, Clone)]
 pub struct Response {

@@ -5,7 +5,7 @@
 //!
 //! Invariants: the application's socket is opened only with a permit, and the permit is watched until
 //! the end; the 200 comes after the application has accepted; peers are refused with exactly the
-//! statuses 400, 401 and 503.
+//! statuses 400, 401 and 503, and with 431 where their headers are beyond the limit.
 //! Source: spec L4 §4.
 
 mod application;
@@ -33,6 +33,9 @@ pub enum Error {
     /// The tunnel connection itself.
     #[error(transparent)]
     Accept(#[from] AcceptError),
+    /// The tunnel is asked for no connection at all.
+    #[error("invalid request: {0}")]
+    Request(#[from] hbone::BadRequest),
     /// What the tunnel is asked for.
     #[error(transparent)]
     Target(#[from] TargetError),

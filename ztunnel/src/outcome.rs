@@ -130,6 +130,7 @@ outcomes! {
     CLIENT_TLS_TIMEOUT: Downstream, Never, TlsFailure, SERVICE_UNAVAILABLE;
     CLIENT_HTTP2_FAILED: Downstream, Never, H2HandshakeFailure, SERVICE_UNAVAILABLE;
     CLIENT_GONE: Downstream, Never, Connect, SERVICE_UNAVAILABLE;
+    REQUEST_INVALID: Downstream, Never, Connect, BAD_REQUEST;
     AUTHORITY_INVALID: Downstream, Never, Connect, BAD_REQUEST;
     TARGET_FOREIGN: Downstream, Never, Connect, BAD_REQUEST;
     WORKLOAD_UNKNOWN: Mesh, IfUnsent, Connect, SERVICE_UNAVAILABLE;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::engine::{Capacity, ConnectionError, Engine, Event, NumberHasher, Reason, StreamId};
 use super::error::{Error, StreamError};
 use super::output;
-use super::{Request, Response};
+use super::{BadRequest, Request, Response};
 
 /// Shared by all handles of a connection.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct State {
     for_window: VecDeque<StreamId>,
     for_output: Queue,
     /// Requests nobody has accepted yet (server side).
-    pub(super) incoming: VecDeque<(StreamId, Request)>,
+    pub(super) incoming: VecDeque<(StreamId, Result<Request, BadRequest>)>,
     /// Clones of the client handle; a client connection without any closes when it is idle.
     pub(super) handles: usize,
     driver: Option<Waker>,

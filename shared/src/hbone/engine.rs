@@ -35,7 +35,7 @@ use self::receive::Block;
 pub(crate) use self::streams::NumberHasher;
 use self::streams::{DEFAULT_WINDOW, Half, ReceiveWindow, SendWindow, Stream, Streams};
 use super::hpack;
-use super::{Config, Request, Response};
+use super::{BadRequest, Config, Request, Response};
 
 /// Which end of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +49,13 @@ pub enum Role {
 /// What the peer did.
 #[derive(Debug)]
 pub enum Event {
-    /// A client asks for a tunnel (server side). `end`: it will send no bytes.
+    /// A client asks for a tunnel, or for something else (server side); either needs an answer.
+    /// `end`: it will send no bytes.
     Request {
         /// The new stream.
         stream: StreamId,
         /// What is asked.
-        request: Request,
+        request: Result<Request, BadRequest>,
         /// Whether the peer's direction is already closed.
         end: bool,
     },

@@ -14,7 +14,7 @@ use super::engine::{Engine, Reason, Role, StreamId};
 use super::error::Error;
 use super::stream::Stream;
 use super::transport::Transport;
-use super::{Config, Request};
+use super::{BadRequest, Config, Request};
 
 /// A connection on which a client opens streams.
 ///
@@ -109,14 +109,17 @@ impl Drainer {
 pub struct Incoming {
     connection: Rc<Connection>,
     id: StreamId,
-    request: Request,
+    request: Result<Request, BadRequest>,
     answered: bool,
 }
 
 impl Incoming {
     /// What the client asks for.
-    pub fn request(&self) -> &Request {
-        &self.request
+    ///
+    /// # Errors
+    /// It asks for no tunnel: refuse it with [`BadRequest::status`].
+    pub fn request(&self) -> Result<&Request, BadRequest> {
+        self.request.as_ref().map_err(|bad| *bad)
     }
 
     /// Answers 200: from now on the stream carries bytes.

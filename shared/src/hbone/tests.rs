@@ -161,7 +161,7 @@ async fn a_refusal_has_a_status_and_ends_the_stream() {
         let (client, mut server) = pair(1000, Config::client(), Config::server());
         spawn_local(async move {
             let incoming = server.accept().await.unwrap().unwrap();
-            assert_eq!(&*incoming.request().authority, "nowhere:1");
+            assert_eq!(&*incoming.request().unwrap().authority, "nowhere:1");
             incoming.refuse(StatusCode::UNAUTHORIZED, &HeaderMap::new());
             assert!(server.accept().await.is_none());
         });

@@ -82,7 +82,7 @@ fn admit(
     workload: &Arc<Workload>,
     incoming: &Incoming,
 ) -> Result<(Story, Result<Admitted, Error>), Error> {
-    let request = incoming.request();
+    let request = incoming.request()?;
     let authority: Authority = request.authority.parse()?;
     let mesh = tunnel.worker.node.mesh.load();
     let listener = Listener {
@@ -178,8 +178,12 @@ fn refuse<T>(
             metrics::refuse(&tunnel.worker, Direction::Inbound, ends, outcome, error);
         }
     }
-    debug_assert_ne!(outcome.status(), StatusCode::OK);
-    incoming.refuse(outcome.status(), &refusal(outcome.code()));
+    let status = match error {
+        Error::Request(bad) => bad.status(),
+        _ => outcome.status(),
+    };
+    debug_assert_ne!(status, StatusCode::OK);
+    incoming.refuse(status, &refusal(outcome.code()));
     None
 }
 

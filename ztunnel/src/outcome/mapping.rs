@@ -78,6 +78,7 @@ impl From<&inbound::Error> for Outcome {
     fn from(error: &inbound::Error) -> Self {
         match error {
             inbound::Error::Accept(error) => error.into(),
+            inbound::Error::Request(_) => Self::REQUEST_INVALID,
             inbound::Error::Target(error) => error.into(),
             inbound::Error::WorkloadUnknown(_) => Self::WORKLOAD_UNKNOWN,
             inbound::Error::Denied(denial) => denial.into(),

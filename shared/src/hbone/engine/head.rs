@@ -22,7 +22,7 @@ pub(super) struct Head {
 #[derive(Debug)]
 pub(super) enum Asked {
     Tunnel(Request),
-    /// A well-formed request that is not CONNECT, or has no authority: answered with 400.
+    /// A well-formed request that is not CONNECT, or has no authority.
     SomethingElse,
     /// RFC 9113 §8.1.1: a stream error.
     Malformed,

@@ -1,15 +1,13 @@
 //! What each frame of the peer means.
 
 use bytes::{Buf, Bytes};
-use http::StatusCode;
-use http::header::HeaderMap;
 use tokio::time::Instant;
 
 use super::frame::{Header, Reason, StreamId, flag, kind};
 use super::head::{Asked, Head};
 use super::input::Item;
 use super::streams::Half;
-use super::{ConnectionError, Engine, Event, Role, Violation, write_ping, write_reset};
+use super::{BadRequest, ConnectionError, Engine, Event, Role, Violation, write_ping, write_reset};
 use crate::hbone::hpack::ListSize;
 
 /// A header block whose CONTINUATION frames are still coming.
@@ -218,25 +216,21 @@ impl Engine {
             return self.wire.flood.broken_stream(now);
         }
         self.insert(id, Half::Head, if end { Half::Closed } else { Half::Open });
-        if size == ListSize::TooLarge {
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            self.respond(id, status, &HeaderMap::new(), true);
-            return self.wire.flood.broken_stream(now);
-        }
-        match head.into_request() {
-            Asked::Tunnel(request) => {
-                self.events.push_back(Event::Request { stream: id, request, end });
-                Ok(())
+        let request = if size == ListSize::TooLarge {
+            Err(BadRequest::TooLarge { limit_bytes: self.config.max_header_list_bytes })
+        } else {
+            match head.into_request() {
+                Asked::Tunnel(request) => Ok(request),
+                Asked::SomethingElse => Err(BadRequest::NotConnect),
+                Asked::Malformed => {
+                    self.reset(id, Reason::PROTOCOL_ERROR);
+                    return self.wire.flood.broken_stream(now);
+                }
             }
-            Asked::SomethingElse => {
-                self.respond(id, StatusCode::BAD_REQUEST, &HeaderMap::new(), true);
-                self.wire.flood.broken_stream(now)
-            }
-            Asked::Malformed => {
-                self.reset(id, Reason::PROTOCOL_ERROR);
-                self.wire.flood.broken_stream(now)
-            }
-        }
+        };
+        let bad = request.is_err();
+        self.events.push_back(Event::Request { stream: id, request, end });
+        if bad { self.wire.flood.broken_stream(now) } else { Ok(()) }
     }
 
     fn on_response(

@@ -96,7 +96,7 @@ async fn an_h2_client_sees_refusals_resets_and_goaway() {
         let drainer = server.drainer();
         let served = spawn_local(async move {
             let incoming = server.accept().await.unwrap().unwrap();
-            assert_eq!(incoming.request().headers["baggage"], "k8s.namespace.name=team");
+            assert_eq!(incoming.request().unwrap().headers["baggage"], "k8s.namespace.name=team");
             incoming.refuse(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new());
             let mut stream = server.accept().await.unwrap().unwrap().accept(&HeaderMap::new());
             stream.reset(Reason::REFUSED_STREAM);

@@ -63,7 +63,7 @@ fn padded_prioritised_and_continued_headers_are_one_request() {
     engine.receive(bytes.into(), now).unwrap();
     let events = events(&mut engine);
     assert!(
-        matches!(&events[..], [Event::Request { request, .. }] if &*request.authority == "a:1")
+        matches!(&events[..], [Event::Request { request: Ok(request), .. }] if &*request.authority == "a:1")
     );
 }
 
@@ -259,9 +259,16 @@ fn too_large_a_header_list_is_answered_and_the_connection_lives() {
     frames.push(open(3));
     engine.receive(frames.concat().into(), now).unwrap();
     let events = events(&mut engine);
-    assert!(matches!(&events[..], [Event::Request { stream: StreamId(3), .. }]));
-    let answer = drain(&mut engine);
-    assert!(answer.windows(3).any(|bytes| bytes == b"431"));
+    let too_large = BadRequest::TooLarge { limit_bytes: 64 << 10 };
+    assert!(matches!(
+        &events[..],
+        [
+            Event::Request { stream: StreamId(1), request: Err(bad), .. },
+            Event::Request { stream: StreamId(3), request: Ok(_), .. },
+        ] if *bad == too_large
+    ));
+    engine.respond(StreamId(1), too_large.status(), &HeaderMap::new(), true);
+    assert!(drain(&mut engine).windows(3).any(|bytes| bytes == b"431"));
 }
 
 #[test]
@@ -275,16 +282,20 @@ fn streams_above_the_limit_are_refused() {
 }
 
 #[test]
-fn other_methods_get_400_and_malformed_ones_a_reset() {
+fn other_methods_are_told_and_malformed_requests_reset() {
     let (mut engine, now) = server();
     let get =
         raw(kind::HEADERS, END_HEADERS | flag::END_STREAM, 1, &[0x82, 0x84, 0x87, 0x41, 1, b'a']);
     let bad = raw(kind::HEADERS, END_HEADERS, 3, &[0x82]);
     engine.receive([get, bad].concat().into(), now).unwrap();
-    assert!(events(&mut engine).is_empty());
-    let output = drain(&mut engine);
-    assert!(output.windows(2).any(|bytes| bytes == [0x20, 0x8c]), "400, indexed");
-    assert!(output.ends_with(&raw(kind::RST_STREAM, 0, 3, &[0, 0, 0, 1])));
+    let events = events(&mut engine);
+    assert!(matches!(
+        events[..],
+        [Event::Request { stream: StreamId(1), request: Err(BadRequest::NotConnect), end: true }]
+    ));
+    assert!(drain(&mut engine).ends_with(&raw(kind::RST_STREAM, 0, 3, &[0, 0, 0, 1])));
+    engine.respond(StreamId(1), BadRequest::NotConnect.status(), &HeaderMap::new(), true);
+    assert!(drain(&mut engine).ends_with(&[0x8c]), "400, indexed");
     assert_eq!(engine.active_streams(), 0);
 }
 
