@@ -32,3 +32,25 @@ pub fn eventually<T, E: Display>(
 pub fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
+
+/// As [`eventually`], while the other tasks of the runtime go on.
+///
+/// # Errors
+/// What was waited for, and why it did not hold when it was last asked.
+#[expect(clippy::disallowed_methods, reason = "the other place that may wait by time")]
+pub async fn becomes<T, E: Display>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> Result<T, E>,
+) -> anyhow::Result<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        match condition().await {
+            Ok(value) => return Ok(value),
+            Err(reason) if Instant::now() >= end => {
+                anyhow::bail!("{what}: not within {deadline:?}: {reason}")
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}

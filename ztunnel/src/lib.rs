@@ -14,8 +14,6 @@ pub mod ca;
 pub mod check;
 pub mod config;
 pub mod copy;
-#[cfg(test)]
-mod flows;
 pub mod inbound;
 pub mod metrics;
 pub mod node;

@@ -67,7 +67,8 @@ impl Table {
         self.len() == 0
     }
 
-    pub(crate) fn entries(&self) -> Vec<Entry> {
+    /// All of them, for people.
+    pub fn entries(&self) -> Vec<Entry> {
         self.open.borrow().iter().map(|(_, live)| live.entry()).collect()
     }
 }
