@@ -123,6 +123,10 @@ impl Refresh {
 
     fn want(&mut self, id: SpiffeId, priority: Priority, reply: Option<Reply>) {
         let now = Instant::now();
+        if self.entries.get(&id).is_some_and(|entry| entry.valid(now).is_none()) {
+            // The machine has slept; to the timers there is much time left.
+            self.schedule.expire(&id, now);
+        }
         self.schedule.want(&id, priority, now);
         let (entry, is_new) = match self.entries.entry(id.clone()) {
             hash_map::Entry::Occupied(known) => (known.into_mut(), false),

@@ -115,6 +115,13 @@ impl Schedule {
         }
     }
 
+    /// What is in hand for `id` has expired, whatever was known about its end.
+    pub(super) fn expire(&mut self, id: &SpiffeId, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.expires = entry.expires.map(|expires| expires.min(now));
+        }
+    }
+
     /// Nobody wants `id` any more. Returns the attempt to break off, if one is in flight.
     pub(super) fn forget(&mut self, id: &SpiffeId) -> Option<Ticket> {
         match self.entries.remove(id)?.step {

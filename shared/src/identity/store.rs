@@ -35,11 +35,18 @@ pub(super) struct Entry {
     pub(super) error: Option<Error>,
 }
 
-/// A certificate and its end on the clock that timers use.
+/// A certificate and its end on the clock that timers use. That clock stands still while the
+/// machine sleeps, so the certificate's own time counts as well.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) certificate: Arc<WorkloadCertificate>,
     pub(super) expires: Instant,
+}
+
+impl Held {
+    fn is_valid(&self, now: Instant) -> bool {
+        self.expires > now && self.certificate.not_after() > SystemTime::now()
+    }
 }
 
 /// One identity for `/config_dump`, without secrets.
@@ -111,7 +118,7 @@ impl CertStore {
     pub fn latest(&self, id: &SpiffeId) -> Option<Arc<WorkloadCertificate>> {
         let published = self.published.load();
         let held = published.get(id)?.held.as_ref()?;
-        (held.expires > Instant::now()).then(|| Arc::clone(&held.certificate))
+        held.is_valid(Instant::now()).then(|| Arc::clone(&held.certificate))
     }
 
     /// Asks for the certificate of `id` ahead of traffic, behind those that connections wait for.
@@ -139,7 +146,7 @@ impl CertStore {
 impl Entry {
     /// The certificate, unless it has expired.
     pub(super) fn valid(&self, now: Instant) -> Option<&Arc<WorkloadCertificate>> {
-        self.held.as_ref().filter(|held| held.expires > now).map(|held| &held.certificate)
+        self.held.as_ref().filter(|held| held.is_valid(now)).map(|held| &held.certificate)
     }
 
     fn snapshot(&self, id: &SpiffeId) -> Snapshot {

@@ -22,6 +22,7 @@ struct Scripted {
 
 struct Script {
     works: bool,
+    lifetime: Duration,
     delay: Duration,
     answer_as: Option<SpiffeId>,
     attempts: usize,
@@ -33,6 +34,7 @@ impl Scripted {
     fn new() -> Arc<Self> {
         let script = Script {
             works: true,
+            lifetime: LIFETIME,
             delay: Duration::from_millis(10),
             answer_as: None,
             attempts: 0,
@@ -69,7 +71,7 @@ impl Authority for Scripted {
                 return Err(Error::Certificate { id: id.clone(), source });
             }
             let id = script.answer_as.as_ref().unwrap_or(id);
-            Ok(self.ca.issue_for(id, LIFETIME))
+            Ok(self.ca.issue_for(id, script.lifetime))
         })
     }
 }
@@ -94,6 +96,26 @@ async fn who_waits_together_shares_one_attempt() {
     assert_eq!(authority.attempts(), 1);
     assert!(store.latest(&a).is_some());
     assert_eq!(store.snapshot()[0].state, State::Available);
+}
+
+/// As after the machine has slept: timers stand still while the certificate's own time goes on.
+#[tokio::test(start_paused = true)]
+async fn certificate_that_expired_unseen_is_not_handed_out_but_asked_for() {
+    let authority = Scripted::new();
+    authority.script.lock().lifetime = Duration::from_secs(2);
+    let store = store(&authority);
+    let begun = Instant::now();
+    let first = store.certificate(&id("a")).await.unwrap();
+    authority.script.lock().lifetime = LIFETIME;
+    while first.not_after() > SystemTime::now() {
+        std::thread::yield_now();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "no timer was due");
+    assert!(store.latest(&id("a")).is_none());
+    assert_ne!(store.snapshot()[0].state, State::Available);
+    let second = store.certificate(&id("a")).await.unwrap();
+    assert_ne!(second.serial(), first.serial());
+    assert_eq!(authority.attempts(), 2);
 }
 
 #[tokio::test(start_paused = true)]
