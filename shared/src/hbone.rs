@@ -101,6 +101,11 @@ pub struct Config {
     pub ping_timeout: Duration,
     /// How long the peer's first SETTINGS may take. Default 10 s.
     pub preface_timeout: Duration,
+    /// How long the answer to a request may take. Default 30 s: a ztunnel that is asked needs at
+    /// most 5 s for a new workload and 10 s for its application, a waypoint as much again. Shorter
+    /// gives up on slow applications; without it a peer that lives but forgot would be waited for
+    /// for ever.
+    pub answer_timeout: Duration,
     /// Bytes that wait to be written before senders must wait, too. Default 256 KiB.
     pub output_limit_bytes: usize,
 }
@@ -117,6 +122,7 @@ impl Config {
             ping_interval: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(20),
             preface_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(30),
             output_limit_bytes: 256 << 10,
         }
     }

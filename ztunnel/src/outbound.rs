@@ -20,6 +20,7 @@ use http::StatusCode;
 use shared::chain::Chain;
 use shared::hbone;
 use shared::telemetry::access::Direction;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::copy::{Abort, Copy, Endpoint};
@@ -55,6 +56,9 @@ pub enum Error {
     /// No tunnel connection could be made.
     #[error("{0}")]
     Dial(#[source] Rc<dial::Error>),
+    /// The application did not wait.
+    #[error("client gave up before the destination answered")]
+    ClientGone,
     /// The tunnel connection failed before the peer answered.
     #[error("h2 failed: {}", Chain(.0))]
     Tunnel(#[source] hbone::Error),
@@ -87,8 +91,14 @@ pub async fn carry(
     socket: TcpStream,
     ends: (SocketAddr, SocketAddr),
 ) {
-    // Boxed: a connection lives long after it was made, and the way to it is twenty times as large.
-    let connected = match Box::pin(connect::reach(worker, pod, ends)).await {
+    let reached = tokio::select! {
+        // Who is answered and leaves at once is told as answered.
+        biased;
+        // Boxed: a connection lives long after it was made, and the way to it is much larger.
+        reached = Box::pin(connect::reach(worker, pod, ends)) => reached,
+        () = gone(&socket) => Err(Error::ClientGone.into()),
+    };
+    let connected = match reached {
         Ok(connected) => connected,
         Err(failed) => {
             let outcome = Outcome::from(&failed.error);
@@ -109,4 +119,11 @@ pub async fn carry(
         Some((outcome, error)) => log.close(Err((outcome, error))),
         None => log.close(Ok(())),
     }
+}
+
+/// Ends when the application has reset its connection, or its host has. An orderly end is no reason
+/// to stop: it may have closed its direction and wait for the answer.
+async fn gone(socket: &TcpStream) {
+    // An error of waiting is one of the socket.
+    let _ = socket.ready(Interest::ERROR).await;
 }

@@ -120,6 +120,7 @@ outcomes! {
     TUNNEL_TLS_TIMEOUT: Upstream, IfUnsent, TlsFailure, SERVICE_UNAVAILABLE;
     TUNNEL_HTTP2_FAILED: Upstream, IfUnsent, H2HandshakeFailure, SERVICE_UNAVAILABLE;
     TUNNEL_LOST: Upstream, IfReused, Connect, SERVICE_UNAVAILABLE;
+    TUNNEL_ANSWER_TIMEOUT: Upstream, IfUnsent, Connect, SERVICE_UNAVAILABLE;
     TUNNEL_REFUSED: Upstream, Yes, Connect, SERVICE_UNAVAILABLE;
     PEER_REJECTED_TARGET: Upstream, Never, Connect, SERVICE_UNAVAILABLE;
     PEER_DENIED: Upstream, Never, Connect, SERVICE_UNAVAILABLE;

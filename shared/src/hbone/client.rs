@@ -2,8 +2,9 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
 use super::driver::Driver;
@@ -18,19 +19,20 @@ use super::{Config, Request, Response};
 pub fn client<T: Transport + Unpin>(transport: T, config: Config) -> (Client, Driver<T>) {
     let connection = Connection::new(Engine::client(config, Instant::now()));
     let driver = Driver::new(transport, Rc::clone(&connection), Role::Client);
-    (Client::new(connection), driver)
+    (Client::new(connection, config.answer_timeout), driver)
 }
 
 /// Opens streams. Cheap to clone; stays on its worker.
 #[derive(Debug)]
 pub struct Client {
     connection: Rc<Connection>,
+    answer_timeout: Duration,
 }
 
 impl Client {
-    fn new(connection: Rc<Connection>) -> Self {
+    fn new(connection: Rc<Connection>, answer_timeout: Duration) -> Self {
         connection.state().handles += 1;
-        Self { connection }
+        Self { connection, answer_timeout }
     }
 
     /// Asks for a tunnel and waits for the final answer. Any status comes back as `Ok`; only
@@ -39,13 +41,16 @@ impl Client {
     /// # Errors
     /// [`Error::AtLimit`] and [`Error::GoingAway`] before anything was sent: use another
     /// connection. [`Error::Reset`] with `REFUSED_STREAM`: not processed, may be tried elsewhere.
+    /// [`Error::NoAnswer`] after [`Config::answer_timeout`]; the stream is reset with CANCEL.
     ///
     /// # Cancel safety
     /// Dropping the future resets the stream with CANCEL.
     pub async fn open(&self, request: &Request) -> Result<(Response, Stream), Error> {
         let id = self.connection.state().open(request)?;
         let stream = Stream::new(Rc::clone(&self.connection), id);
-        let response = poll_fn(|cx| self.connection.state().poll_response(id, cx)).await?;
+        let limit = self.answer_timeout;
+        let response = poll_fn(|cx| self.connection.state().poll_response(id, cx));
+        let response = timeout(limit, response).await.map_err(|_| Error::NoAnswer(limit))??;
         Ok((response, stream))
     }
 
@@ -85,7 +90,7 @@ impl Client {
 
 impl Clone for Client {
     fn clone(&self) -> Self {
-        Self::new(Rc::clone(&self.connection))
+        Self::new(Rc::clone(&self.connection), self.answer_timeout)
     }
 }
 

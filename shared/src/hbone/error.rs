@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::engine::{ConnectionError, Reason};
 
@@ -23,6 +24,9 @@ pub enum Error {
     /// As many streams as the peer allows are open; use another connection.
     #[error("tunnel connection is at its stream limit")]
     AtLimit,
+    /// The peer lives, and has not answered in time.
+    #[error("peer did not answer within {0:?}")]
+    NoAnswer(Duration),
     /// The stream was reset before an answer came.
     #[error("peer reset the stream ({0})")]
     Reset(Reason),

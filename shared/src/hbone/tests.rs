@@ -156,6 +156,28 @@ async fn many_bulk_streams_share_and_a_small_one_gets_through() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_never_comes_is_given_up_and_the_peer_is_told() {
+    local(async {
+        let (client, mut server) = pair(1000, Config::client(), Config::server());
+        let forgetful = spawn_local(async move {
+            let mut incoming = server.accept().await.unwrap().unwrap();
+            tokio::select! {
+                () = incoming.cancelled() => {}
+                _ = server.accept() => panic!("the connection lives"),
+            }
+            server
+        });
+        let begun = tokio::time::Instant::now();
+        let error = client.open(&request("slow:1")).await.unwrap_err();
+        assert!(matches!(error, Error::NoAnswer(_)), "{error}");
+        assert_eq!(begun.elapsed().as_secs(), 30);
+        let _server = forgetful.await.unwrap();
+        assert!(client.is_usable());
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_has_a_status_and_ends_the_stream() {
     local(async {
         let (client, mut server) = pair(1000, Config::client(), Config::server());

@@ -9,7 +9,7 @@ use shared::telemetry::{Format, Sink, logging};
 use ztunnel::outcome::Outcome;
 
 /// Longer than any limit of the proxy that a test runs into.
-pub(crate) const SOON: Duration = Duration::from_secs(40);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// What the process says besides, by all proxies of all tests together.
 static PROCESS: LazyLock<Lines> = LazyLock::new(|| {
@@ -58,6 +58,13 @@ impl Log {
     /// Where a proxy writes it.
     pub(crate) fn sink(&self) -> Sink {
         self.sink.clone()
+    }
+
+    /// The last lines that the process has said besides; those of other tests are among them.
+    pub(crate) fn process() -> String {
+        let text = PROCESS.text();
+        let from = text.lines().count().saturating_sub(40);
+        text.lines().skip(from).map(|line| format!("{line}\n")).collect()
     }
 
     /// The log so far.

@@ -67,7 +67,10 @@ fn play(case: &Case) -> anyhow::Result<()> {
     let log = Log::new()?;
     let result = (case.body)(log.clone());
     let text = log.text();
-    result.map_err(|error| error.context(format!("connections so far:\n{text}")))?;
+    result.map_err(|error| {
+        let process = Log::process();
+        error.context(format!("connections so far:\n{text}the process:\n{process}"))
+    })?;
     for claim in case.claims {
         let code = claim.code();
         ensure!(text.contains(&format!("cause=\"{code}\"")), "claims {code}, but:\n{text}");

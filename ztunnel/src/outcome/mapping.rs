@@ -37,6 +37,7 @@ impl From<&outbound::Error> for Outcome {
             outbound::Error::Connect(_) => Self::CONNECT_FAILED,
             outbound::Error::ConnectTimeout => Self::CONNECT_TIMEOUT,
             outbound::Error::Dial(error) => (&**error).into(),
+            outbound::Error::ClientGone => Self::CLIENT_GONE,
             outbound::Error::Tunnel(error) => error.into(),
             outbound::Error::Status { status, .. } => match *status {
                 StatusCode::BAD_REQUEST => Self::PEER_REJECTED_TARGET,
@@ -69,6 +70,7 @@ impl From<&hbone::Error> for Outcome {
             | hbone::Error::GoingAway
             | hbone::Error::AtLimit
             | hbone::Error::Closed => Self::TUNNEL_LOST,
+            hbone::Error::NoAnswer(_) => Self::TUNNEL_ANSWER_TIMEOUT,
             hbone::Error::Reset(_) => Self::TUNNEL_REFUSED,
         }
     }

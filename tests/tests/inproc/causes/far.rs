@@ -1,13 +1,19 @@
 //! Reaching the other side: what stands where the destination, or its proxy, should.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::ensure;
+use harness::eventually::becomes;
 use harness::pod::{Pod, PodSpec};
 use http::{Response, StatusCode};
 use shared::identity::WorkloadCertificate;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
 use ztunnel::outcome::Outcome;
 
 use crate::inproc::log::{Log, SOON};
@@ -15,7 +21,7 @@ use crate::inproc::peer::{self, TUNNEL, spiffe, stand_in};
 use crate::inproc::scene::{Scene, broken, deaf};
 use crate::inproc::suite::cases;
 use crate::inproc::wire::{SETTINGS, frame, send};
-use crate::inproc::world::{World, identity};
+use crate::inproc::world::{World, connect, identity};
 
 cases! {
     "far::a_plain_connection_that_is_refused_is_told": [CONNECT_FAILED] => refused;
@@ -28,6 +34,8 @@ cases! {
     "far::a_peer_that_shakes_no_hands_is_given_up": [TUNNEL_TLS_TIMEOUT] => silent_proxy;
     "far::a_peer_that_speaks_garbage_is_told": [TUNNEL_HTTP2_FAILED] => garbage;
     "far::a_peer_that_hangs_up_before_it_answers_is_told": [TUNNEL_LOST] => hangs_up;
+    "far::a_peer_that_forgets_to_answer_is_given_up": [TUNNEL_ANSWER_TIMEOUT] => forgets;
+    "far::an_application_that_does_not_wait_is_not_worked_for": [CLIENT_GONE] => impatient;
     "far::a_peer_that_resets_the_stream_is_told": [TUNNEL_REFUSED] => resets;
     "far::a_peer_that_rejects_the_target_is_believed": [PEER_REJECTED_TARGET] => rejects;
     "far::a_peer_that_denies_is_believed": [PEER_DENIED] => denies;
@@ -90,7 +98,7 @@ async fn expired(log: Log) -> anyhow::Result<()> {
     let world = World::new(&log)?;
     let late = world.uncertified(PodSpec::new("late"))?;
     let id = identity(&late)?;
-    let hour = std::time::Duration::from_secs(3600);
+    let hour = Duration::from_secs(3600);
     let pair = world.ca.issue_pem_with(&id, |params| {
         params.not_after = (std::time::SystemTime::now() - hour).into();
         params.not_before = (std::time::SystemTime::now() - 2 * hour).into();
@@ -132,7 +140,7 @@ async fn silent_proxy(log: Log) -> anyhow::Result<()> {
     let (mut scene, far, to) = scene(&log).await?;
     stand_in(&far, async |mut stream: TcpStream| {
         let mut heard = Vec::new();
-        tokio::time::timeout(SOON, stream.read_to_end(&mut heard)).await??;
+        timeout(SOON, stream.read_to_end(&mut heard)).await??;
         Ok(())
     })?;
     scene.fails(to, Outcome::TUNNEL_TLS_TIMEOUT, "tls error: handshake timed out").await?;
@@ -161,6 +169,71 @@ async fn hangs_up(log: Log) -> anyhow::Result<()> {
     .await?;
     scene.fails(to, Outcome::TUNNEL_LOST, "h2 failed: ").await?;
     Ok(())
+}
+
+/// Requests that a far proxy has got, and those of them that were taken back.
+#[derive(Clone, Default)]
+struct Requests {
+    taken: Rc<Cell<usize>>,
+    cancelled: Rc<Cell<usize>>,
+}
+
+/// A far proxy that takes requests and never answers.
+async fn forgetful(log: &Log) -> anyhow::Result<(Scene, SocketAddr, Pod, Requests)> {
+    let requests = Requests::default();
+    let seen = requests.clone();
+    let (scene, to, far) = with_peer(log, async move |stream| {
+        let mut connection = h2::server::handshake(stream).await?;
+        while let Some(request) = connection.accept().await {
+            let (request, respond) = request?;
+            seen.taken.set(seen.taken.get() + 1);
+            let cancelled = Rc::clone(&seen.cancelled);
+            spawn_local(async move {
+                let end = request.into_body().data().await;
+                let reason = end.and_then(Result::err).and_then(|error| error.reason());
+                cancelled.set(cancelled.get() + usize::from(reason == Some(h2::Reason::CANCEL)));
+                drop(respond);
+            });
+        }
+        Ok(())
+    })
+    .await?;
+    Ok((scene, to, far, requests))
+}
+
+/// Waits until `count` has come that far.
+async fn reaches(count: &Cell<usize>, goal: usize) -> anyhow::Result<()> {
+    becomes(SOON, "requests of the far proxy", async || match count.get() {
+        now if now == goal => Ok(()),
+        now => Err(format!("{now} instead of {goal}")),
+    })
+    .await
+}
+
+async fn forgets(log: Log) -> anyhow::Result<()> {
+    let (mut scene, to, _far, requests) = forgetful(&log).await?;
+    let message = "h2 failed: peer did not answer within 30s";
+    scene.fails(to, Outcome::TUNNEL_ANSWER_TIMEOUT, message).await?;
+    // The peer is told.
+    reaches(&requests.cancelled, 1).await
+}
+
+async fn impatient(log: Log) -> anyhow::Result<()> {
+    let (mut scene, to, _far, requests) = forgetful(&log).await?;
+    let mut patient = connect(&scene.client, to).await?;
+    patient.shutdown().await?;
+    let client = connect(&scene.client, to).await?;
+    reaches(&requests.taken, 2).await?;
+    // As a process that dies with unread bytes, or closes in anger.
+    client.set_zero_linger()?;
+    drop(client);
+    let message = "client gave up before the destination answered";
+    log.tells(Outcome::CLIENT_GONE, message).await?;
+    reaches(&requests.cancelled, 1).await?;
+    // Who has only said its part still waits for the answer.
+    let waits = timeout(Duration::from_millis(200), patient.read(&mut [0])).await;
+    ensure!(waits.is_err() && requests.cancelled.get() == 1, "{waits:?}");
+    scene.is_unharmed().await
 }
 
 async fn resets(log: Log) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
+use harness::eventually::becomes;
 use harness::netlink::Link;
 use harness::pod::PodSpec;
 use http::Response;
@@ -13,7 +14,7 @@ use ztunnel::outcome::Outcome;
 
 use crate::inproc::log::{Log, SOON};
 use crate::inproc::peer::{accept, stand_in};
-use crate::inproc::scene::{Scene, broken, echo, exchange};
+use crate::inproc::scene::{Scene, echo, exchange};
 use crate::inproc::suite::cases;
 use crate::inproc::world::{World, connect, identity, listen};
 
@@ -49,14 +50,22 @@ async fn policy_changes(log: Log) -> anyhow::Result<()> {
 async fn undelivered(log: Log) -> anyhow::Result<()> {
     let mut scene = Scene::start(World::new(&log)?).await?;
     let listener = listen(&scene.server, 81)?;
-    tokio::task::spawn_local(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            // A reset, at once.
-            let _ = stream.set_zero_linger();
-        }
-    });
     let to = SocketAddr::new(scene.server.ip(), 81);
-    broken(&scene.client, to).await?;
+    let mut open = connect(&scene.client, to).await?;
+    let (taken, _) = listener.accept().await?;
+    // Earlier the reset would meet a connection that is not made yet.
+    becomes(SOON, "the proxy has the connection", async || {
+        let (_, dump) = scene.world.near.get("127.0.0.1:15000", "/config_dump")?;
+        let dump: serde_json::Value = serde_json::from_str(&dump)?;
+        let inbound = &dump["workloadState"]["Kubernetes//Pod/default/server"]["connections"];
+        let inbound = inbound["inbound"].to_string();
+        ensure!(inbound.contains(&format!("\"originalDst\":\"{to}\"")), "{inbound}");
+        anyhow::Ok(())
+    })
+    .await?;
+    taken.set_zero_linger()?;
+    drop(taken);
+    ended(&mut open).await?;
     let message = "closed by the peer";
     for direction in ["inbound", "outbound"] {
         let direction = format!("direction=\"{direction}\"");
