@@ -10,7 +10,7 @@
 //! | [`feed`] | where that picture comes from |
 //! | [`authz`] | who may connect: pure decisions over the picture |
 //! | [`balance`] | which endpoint: pure choices over load |
-//! | [`chain`] | errors in words |
+//! | [`chain`], [`size`] | errors in words; budgets for futures |
 //! | [`telemetry`], [`admin`], [`ready`], [`drain`], [`workers`] | running the process |
 
 pub mod admin;
@@ -24,6 +24,7 @@ pub mod headers;
 pub mod identity;
 pub mod mesh;
 pub mod ready;
+pub mod size;
 pub mod telemetry;
 pub mod tls;
 pub mod workers;

@@ -190,21 +190,3 @@ impl Serve for Arc<Node> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a connection costs for as long as it is open. What only opening it needs is boxed and
-    /// gone by then.
-    #[test]
-    fn tasks_of_connections_are_small() {
-        fn size<F>(_: fn(Rc<OnWorker>, Arc<Pod>, TcpStream, SocketAddr) -> F) -> usize {
-            size_of::<F>()
-        }
-        // 896, 784 and 1,520 bytes. Istio ztunnel allows 1 to 2 KB, 1.5 to 3 KB, 6 to 7 KB.
-        assert!(size(outbound::serve) <= 960, "{} bytes", size(outbound::serve));
-        assert!(size(inbound::serve_plaintext) <= 832, "{}", size(inbound::serve_plaintext));
-        assert!(size(inbound::serve_tunnel) <= 1664, "{}", size(inbound::serve_tunnel));
-    }
-}

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
+use shared::assert_size;
 use shared::chain::Chain;
 use shared::hbone;
 use shared::telemetry::access::Direction;
@@ -84,6 +85,9 @@ pub async fn serve(worker: Rc<OnWorker>, pod: Arc<Pod>, socket: TcpStream, peer:
     }
 }
 
+// The task of a connection: 1,232 bytes when measured; Istio ztunnel's is 1 to 2 KB.
+assert_size!(serve, fn(_, _, _, _) -> _, 1_280);
+
 /// Carries `socket`, opened by `from`, to where it wanted to go: the second of `ends`.
 pub async fn carry(
     worker: &Rc<OnWorker>,
@@ -94,7 +98,7 @@ pub async fn carry(
     let reached = tokio::select! {
         // Who is answered and leaves at once is told as answered.
         biased;
-        // Boxed: a connection lives long after it was made, and the way to it is much larger.
+        // Boxed: over in a moment, and larger than what follows.
         reached = Box::pin(connect::reach(worker, pod, ends)) => reached,
         () = gone(&socket) => Err(Error::ClientGone.into()),
     };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use shared::assert_size;
 use shared::telemetry::access::Direction;
 use shared::telemetry::traffic::Security;
 use tokio::net::TcpStream;
@@ -31,6 +32,9 @@ pub async fn serve_plaintext(
         Err(error) => tracing::debug!(src = %peer, %error, "connection ended before it was served"),
     }
 }
+
+// The task of a connection: 784 bytes when measured; Istio ztunnel's is 1.5 to 3 KB.
+assert_size!(serve_plaintext, fn(_, _, _, _) -> _, 832);
 
 /// Delivers `socket`, opened by the first of `ends`, to the second.
 pub async fn deliver_plaintext(

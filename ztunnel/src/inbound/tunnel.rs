@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use shared::assert_size;
 use shared::hbone::{Incoming, Server};
 use shared::telemetry::access::Direction;
 use shared::tls::{self, PeerId};
@@ -39,7 +40,7 @@ pub async fn serve_tunnel(
     peer: SocketAddr,
 ) {
     let Ok(local) = socket.local_addr().map(canonical) else { return };
-    // Boxed: a tunnel lives long after its handshake.
+    // Boxed: over in a moment, and three times as large as what follows.
     let ended = match Box::pin(accept(&worker, &pod, socket)).await {
         Ok((stream, id)) => {
             let (worker, pod) = (Rc::clone(&worker), Arc::clone(&pod));
@@ -52,6 +53,9 @@ pub async fn serve_tunnel(
         metrics::refuse(&worker, Direction::Inbound, (peer, local), outcome, &error);
     }
 }
+
+// The task of a tunnel connection: 1,520 bytes when measured.
+assert_size!(serve_tunnel, fn(_, _, _, _) -> _, 1_664);
 
 async fn accept(
     worker: &OnWorker,
@@ -70,6 +74,9 @@ async fn accept(
         .map_err(|_| AcceptError::TlsTimeout)?
         .map_err(AcceptError::Tls)
 }
+
+// 3,816 bytes when measured, nearly all of it the state of rustls, for the time of a handshake.
+assert_size!(accept, fn(_, _, _) -> _, 3_968);
 
 async fn serve_streams(tunnel: Tunnel, stream: tls::Stream) -> Result<(), AcceptError> {
     let mut server = Server::new(stream, tunnel.worker.config().tunnel_server);
@@ -111,16 +118,5 @@ async fn serve_stream(tunnel: Rc<Tunnel>, incoming: Incoming) {
     request::serve(&tunnel, incoming).await;
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_s_task_is_small() {
-        fn size<F>(_: fn(Rc<Tunnel>, Incoming) -> F) -> usize {
-            size_of::<F>()
-        }
-        // 776 bytes; Istio ztunnel allows 1.5 to 2.5 KB.
-        assert!(size(serve_stream) <= 832, "{} bytes", size(serve_stream));
-    }
-}
+// The task of a stream: 776 bytes when measured; Istio ztunnel's is 1.5 to 2.5 KB.
+assert_size!(serve_stream, fn(_, _) -> _, 832);

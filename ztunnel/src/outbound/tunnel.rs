@@ -37,7 +37,8 @@ pub(super) async fn open(
     };
     let stream = match &tunnel.inner {
         None => stream,
-        Some(inner) => within(call, stream, inner, request).await?,
+        // Boxed: rare, and the handshake is larger than all the rest.
+        Some(inner) => Box::pin(within(call, stream, inner, request)).await?,
     };
     Ok(Way { upstream: Upstream::Tunnel(stream), made_for_it: !reused })
 }
