@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 use serde::de::DeserializeOwned;
 
 use crate::enter::{ROLE, SELF, role_command};
@@ -237,6 +237,18 @@ impl Running {
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).map_err(crate::enter::os)
+    }
+
+    /// Lets it hold no more than `limit` descriptors from now on; those that it has, it keeps.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn limit_descriptors(&self, limit: usize) -> io::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let limit = Some(limit as u64);
+        let limit = Rlimit { current: limit, maximum: limit };
+        rustix::process::prlimit(Some(pid), Resource::Nofile, limit).map_err(crate::enter::os)?;
+        Ok(())
     }
 
     /// Ends a role by closing its input, and reads the result that it prints at its end.

@@ -10,6 +10,7 @@ mod netns {
     pub(crate) mod many;
     pub(crate) mod mesh;
     pub(crate) mod peers;
+    pub(crate) mod pods;
     pub(crate) mod policy;
     pub(crate) mod programs;
     pub(crate) mod redirect;

@@ -6,7 +6,8 @@ use harness::enter::find;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::{
-    bare, certificates, drain, inward, many, peers, policy, programs, redirect, routes, traffic,
+    bare, certificates, drain, inward, many, peers, pods, policy, programs, redirect, routes,
+    traffic,
 };
 
 /// A test: its name, the programs that it needs, and its body.
@@ -19,6 +20,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
     let strict = std::env::var_os("CI").is_some();
     let cases: Vec<Case> = [
         bare::CASES,
+        pods::CASES,
         redirect::CASES,
         traffic::CASES,
         programs::CASES,

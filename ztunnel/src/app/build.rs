@@ -215,6 +215,8 @@ fn node_config(config: &Config) -> node::Config {
         ..base
     };
     node::Config {
+        // Without capture nothing brings replies to a foreign source address back.
+        keep_source: config.dedicated.is_none(),
         tunnel_idle: tunnel.idle,
         tunnel_client: hbone::Config {
             max_streams: tunnel.max_streams,
