@@ -3,12 +3,14 @@
 //! Runs inside namespaces of its own (`harness::enter`); as root and as an ordinary user.
 
 mod inproc {
+    pub(crate) mod beside;
     pub(crate) mod causes;
     pub(crate) mod flows;
     pub(crate) mod hostile;
     pub(crate) mod log;
     pub(crate) mod peer;
     pub(crate) mod scene;
+    pub(crate) mod state;
     pub(crate) mod suite;
     pub(crate) mod wire;
     pub(crate) mod world;

@@ -133,7 +133,11 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ztunnel: {error:#}");
-            if let Some(advice) = error.downcast_ref::<Failure>().and_then(Failure::advice) {
+            let advice = match error.downcast_ref() {
+                Some(ca::Error::State { source, .. }) => Some(build::state_advice(source).into()),
+                _ => error.downcast_ref::<Failure>().and_then(Failure::advice),
+            };
+            if let Some(advice) = advice {
                 eprintln!("ztunnel: {advice}");
             }
             ExitCode::from(FAILED)

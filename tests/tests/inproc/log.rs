@@ -63,7 +63,7 @@ impl Log {
     /// The last lines that the process has said besides; those of other tests are among them.
     pub(crate) fn process() -> String {
         let text = PROCESS.text();
-        let from = text.lines().count().saturating_sub(40);
+        let from = text.lines().count().saturating_sub(20);
         text.lines().skip(from).map(|line| format!("{line}\n")).collect()
     }
 

@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use ztunnel::outcome::Outcome;
 
 use super::log::Log;
-use super::{causes, flows, hostile};
+use super::{beside, causes, flows, hostile, state};
 
 /// No test takes longer; several wait for limits of 10 s.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -41,7 +41,11 @@ macro_rules! cases {
 pub(crate) use cases;
 
 fn all() -> impl Iterator<Item = &'static Case> {
-    [&[hostile::CASES], causes::CASES, flows::CASES].into_iter().flatten().copied().flatten()
+    [&[beside::CASES, hostile::CASES, state::CASES][..], causes::CASES, flows::CASES]
+        .into_iter()
+        .flatten()
+        .copied()
+        .flatten()
 }
 
 pub(crate) fn run(args: Vec<String>) -> ExitCode {

@@ -83,7 +83,7 @@ impl Failure {
                 address.port()
             )),
             Self::Port { flag, .. } => Some(format!("choose another address with {flag}")),
-            Self::State { .. } => Some("give a writable directory of this user with --state DIR".into()),
+            Self::State { source, .. } => Some(state_advice(source).into()),
             Self::Certificates { .. } => {
                 Some("it must hold root-cert.pem and ns/<namespace>/sa/<service account>/{cert-chain,key}.pem".into())
             }
@@ -91,6 +91,19 @@ impl Failure {
             Self::Mesh(_) => Some("`ztunnel check DIR` says what of a mesh directory is in force".into()),
             Self::Pods(_) | Self::Workers(_) | Self::Metrics(_) => None,
         }
+    }
+}
+
+/// What the operator can do about a state directory.
+pub(super) fn state_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space there, or give another directory with --state DIR"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "it is on a read-only file system: give another directory with --state DIR"
+        }
+        _ => "give a writable directory of this user with --state DIR",
     }
 }
 

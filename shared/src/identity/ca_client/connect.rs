@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::pin::PinnedRoot;
+use super::pin::{PinnedRoot, Refusal};
 use crate::identity::TrustDomain;
 use crate::tls::{self, provider};
 
@@ -54,7 +54,11 @@ impl tower::Service<Uri> for Connector {
         Box::pin(async move {
             let socket = TcpStream::connect(&*address).await?;
             socket.set_nodelay(true)?;
-            tls.connect(tls::server_name(), socket).await.map(TokioIo::new)
+            let shaken = tls.connect(tls::server_name(), socket).await;
+            shaken.map(TokioIo::new).map_err(|error| match Refusal::behind(&error) {
+                Some(refusal) => io::Error::new(error.kind(), refusal),
+                None => error,
+            })
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The check that the server is the authority which made the join token.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -20,12 +21,25 @@ pub(super) struct PinnedRoot {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
+/// Why a server is not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
     #[error("server does not present the root that the join token names")]
     Root,
     #[error("server is not the authority of this trust domain")]
     Name,
+}
+
+impl Refusal {
+    /// The refusal behind a failed handshake, which rustls shows as `Other(OtherError(…))`.
+    pub(super) fn behind(failed: &io::Error) -> Option<Self> {
+        match failed.get_ref()?.downcast_ref()? {
+            Error::InvalidCertificate(CertificateError::Other(other)) => {
+                other.0.downcast_ref().copied()
+            }
+            _ => None,
+        }
+    }
 }
 
 impl PinnedRoot {
