@@ -49,7 +49,11 @@ async fn serve(stream: TcpStream) {
 }
 
 async fn reach(incoming: Incoming) {
-    let Ok(socket) = TcpStream::connect(&*incoming.request().authority).await else {
+    let authority = match incoming.request() {
+        Ok(request) => request.authority.clone(),
+        Err(bad) => return incoming.refuse(bad.status(), &HeaderMap::new()),
+    };
+    let Ok(socket) = TcpStream::connect(&*authority).await else {
         return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new());
     };
     let _ = socket.set_nodelay(true);

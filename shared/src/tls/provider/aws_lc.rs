@@ -49,7 +49,7 @@ impl Sealer {
 
     /// Appends the record with this sequence number (RFC 8446 §5.2) to `into`.
     pub(crate) fn seal(
-        &mut self,
+        &self,
         typ: ContentType,
         contents: &[u8],
         sequence: u64,
