@@ -3,11 +3,13 @@
 //! Runs inside namespaces of its own (`harness::enter`); as root and as an ordinary user.
 
 mod inproc {
+    pub(crate) mod authority;
     pub(crate) mod beside;
     pub(crate) mod causes;
     pub(crate) mod flows;
     pub(crate) mod hostile;
     pub(crate) mod log;
+    pub(crate) mod mesh;
     pub(crate) mod peer;
     pub(crate) mod scene;
     pub(crate) mod state;

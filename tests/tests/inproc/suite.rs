@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use ztunnel::outcome::Outcome;
 
 use super::log::Log;
-use super::{beside, causes, flows, hostile, state};
+use super::{authority, beside, causes, flows, hostile, mesh, state};
 
 /// No test takes longer; several wait for limits of 10 s.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -40,12 +40,12 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
+/// Subjects of a single file.
+const CASES: &[&[Case]] =
+    &[authority::CASES, beside::CASES, hostile::CASES, mesh::CASES, state::CASES];
+
 fn all() -> impl Iterator<Item = &'static Case> {
-    [&[beside::CASES, hostile::CASES, state::CASES][..], causes::CASES, flows::CASES]
-        .into_iter()
-        .flatten()
-        .copied()
-        .flatten()
+    [CASES, causes::CASES, flows::CASES].into_iter().flatten().copied().flatten()
 }
 
 pub(crate) fn run(args: Vec<String>) -> ExitCode {

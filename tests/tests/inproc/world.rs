@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context as _;
 use harness::cluster::{Cluster, Node};
 use harness::eventually::eventually;
+use harness::netns::NetNs;
 use harness::pod::{Pod, PodSpec};
 use shared::identity::test_util::{PemPair, TestCa};
 use shared::identity::{SpiffeId, TrustDomain};
@@ -176,8 +177,13 @@ impl Drop for Proxy {
 
 /// A connection that a program of `pod` makes.
 pub(crate) async fn connect(pod: &Pod, to: SocketAddr) -> io::Result<TcpStream> {
+    dial(pod.netns(), to).await
+}
+
+/// A connection that a program in `place` makes.
+pub(crate) async fn dial(place: &NetNs, to: SocketAddr) -> io::Result<TcpStream> {
     let make = || if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-    pod.netns().run(make)?.connect(to).await
+    place.run(make)?.connect(to).await
 }
 
 /// A listener of a program in `pod`, at every address.

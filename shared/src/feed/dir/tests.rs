@@ -226,6 +226,28 @@ fn file_that_was_never_good_is_absent_and_status_says_so() {
 }
 
 #[test]
+fn file_that_is_no_text_or_too_large_is_refused_by_its_reason() {
+    let scratch = Scratch::new();
+    fs::write(scratch.0.join("binary.yaml"), [0xff, 0xfe]).unwrap();
+    let large = fs::File::create(scratch.0.join("large.yaml")).unwrap();
+    large.set_len((64 << 20) + 1).unwrap();
+    scratch.write("good.yaml", &pod("web", "10.0.0.1"));
+    let (feed, reader) = scratch.serve();
+    assert!(has(&reader, "web"));
+    let verdicts = feed.verdicts();
+    let told: Vec<_> =
+        verdicts.iter().map(|verdict| (&*verdict.file, &*verdict.reason, verdict.cause)).collect();
+    let absent = |reason: &str| format!("{reason}; its objects are absent");
+    assert_eq!(
+        told,
+        [
+            ("binary.yaml", &*absent("is not UTF-8"), Cause::Unreadable),
+            ("large.yaml", &*absent("is larger than 64 MiB"), Cause::Unreadable),
+        ]
+    );
+}
+
+#[test]
 fn invalid_object_keeps_its_last_good_version() {
     let scratch = Scratch::new();
     scratch.write("a.yaml", &(pod("web", "10.0.0.1") + &pod("api", "10.0.0.2")));
