@@ -107,3 +107,18 @@ pub fn now_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments_of_roles_do_not_contradict_each_other() {
+        bulk::Args::command().debug_assert();
+        hold::Args::command().debug_assert();
+        load::Args::command().debug_assert();
+        servers::Args::command().debug_assert();
+    }
+}

@@ -22,6 +22,8 @@ const SERVER_NAME: &str = "server";
 
 /// Where a role finds its certificates, if it is to use TLS.
 #[derive(Clone, Debug, Default, clap::Args)]
+// Flattened into the arguments of roles, whose group already has this type's name.
+#[group(skip)]
 pub(super) struct Args {
     /// Speak mutual TLS with the files root-cert.pem, cert-chain.pem and key.pem of this folder.
     #[arg(long)]
