@@ -34,7 +34,7 @@ mod syscalls;
 mod table;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -60,6 +60,10 @@ pub fn main_with(line: impl Iterator<Item = String>) -> ExitCode {
     if !args.measures() {
         return ended(without_measuring(&args));
     }
+    // Known now, not after twelve minutes.
+    if let Err(error) = args.outputs().try_for_each(|file| writable(&file)) {
+        return ended(Err(error));
+    }
     // Dropped at the end, with its socket.
     let outside = Outside::offer();
     match &outside {
@@ -80,6 +84,11 @@ fn inside(line: Vec<String>) -> ExitCode {
     }))
 }
 
+fn writable(file: &Path) -> anyhow::Result<()> {
+    let opened = fs::File::options().append(true).create(true).open(file);
+    opened.map(drop).with_context(|| format!("{} cannot be written", file.display()))
+}
+
 fn parse(line: &[String]) -> Args {
     Args::parse_from(std::iter::once("latency").chain(line.iter().map(String::as_str)))
 }
@@ -87,7 +96,9 @@ fn parse(line: &[String]) -> Args {
 fn without_measuring(args: &Args) -> anyhow::Result<bool> {
     if let Some([old, new]) = args.check.as_deref() {
         let comparison = check::compare(&read(old)?, &read(new)?);
-        print(&comparison.moved.text());
+        if !comparison.moved.is_empty() {
+            print(&comparison.moved.text());
+        }
         print(&format!(
             "\n{} figures compared, {} of ours worse\n",
             comparison.compared, comparison.worse
@@ -107,7 +118,7 @@ fn read(file: &Path) -> anyhow::Result<Record> {
 
 /// The files that were asked for, and the report for the terminal.
 fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
-    let write = |file: &Option<std::path::PathBuf>, text: &dyn Fn() -> anyhow::Result<String>| {
+    let write = |file: &Option<PathBuf>, text: &dyn Fn() -> anyhow::Result<String>| {
         let Some(file) = file else { return Ok(()) };
         let path = as_typed(file);
         fs::write(&path, text()?).with_context(|| format!("writing {}", path.display()))

@@ -13,7 +13,7 @@ use super::mode::Mode;
 /// behind. With all modes it takes about twelve minutes on two CPUs; let the machine be quiet
 /// meanwhile.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cargo bench --bench latency --", after_help = EXAMPLES)]
+#[command(bin_name = "cargo bench --bench latency --", after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Which data planes, in a list with commas; all of them when left out
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -85,6 +85,11 @@ impl Args {
     /// How often each is made.
     pub(super) fn rounds(&self) -> u32 {
         self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    /// The files that are to be written.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = PathBuf> {
+        [&self.json, &self.html, &self.svg].into_iter().flatten().map(|file| as_typed(file))
     }
 
     /// Whether anything is to be measured.

@@ -67,6 +67,11 @@ impl Cell {
         cells
     }
 
+    /// Whether it is about connections that do nothing.
+    pub(super) fn is_idle(self) -> bool {
+        matches!(self, Self::Idle { .. })
+    }
+
     /// A short name, for the command line and for files.
     pub(super) fn name(self) -> String {
         match self {

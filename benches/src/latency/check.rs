@@ -36,7 +36,7 @@ const CPU: Figure = lower("CPU per request", 0.10, |group| {
     // Without proxies, of everything: how the machine does.
     group.proxy_cpu_us().or_else(|| group.cpu_us(|_| true))
 });
-const MEMORY: Figure = lower("MiB per proxy", 0.10, |group| group.proxy_mib());
+const MEMORY: Figure = lower("MiB per proxy", 0.10, |group| Spread::of(group.proxy_mib()));
 const RATE: Figure = higher("req/s", |group| group.rate());
 
 const OPEN: [Figure; 4] = [

@@ -10,6 +10,7 @@
 //! one proxy would carry. What grows with the size of the mesh or with open connections is left out.
 
 use super::cell::Cell;
+use super::cost::Cost;
 use super::mode::Mode;
 use super::record::Record;
 use super::summary::group;
@@ -52,21 +53,14 @@ pub(super) fn bills(record: &Record) -> Vec<Bill> {
 
 fn bill(record: &Record, mode: Mode, per: Per, pods: u32, nodes: u32) -> Option<Bill> {
     let steady = group(record, STEADY, mode)?;
+    let proxies: Vec<&Cost> =
+        steady.first().costs.iter().filter(|cost| cost.part.is_proxy()).collect();
     // The mean of the two sides: a pod is client and server.
-    let mean = |figure: &dyn Fn(&super::cost::Cost) -> u64| {
-        let spread = steady.spread(|sample| {
-            let proxies: Vec<f64> = sample
-                .costs
-                .iter()
-                .filter(|cost| cost.part.is_proxy())
-                .map(|cost| figure(cost) as f64)
-                .collect();
-            Some(proxies.iter().sum::<f64>() / proxies.len().max(1) as f64)
-        });
-        spread.map(|spread| spread.median)
+    let mean = |figure: fn(&Cost) -> u64| {
+        proxies.iter().map(|cost| figure(cost) as f64).sum::<f64>() / proxies.len().max(1) as f64
     };
-    let anonymous = mean(&|cost| cost.anonymous_kib)?;
-    let backed = mean(&|cost| cost.rss_kib.saturating_sub(cost.anonymous_kib))?;
+    let anonymous = mean(|cost| cost.anonymous_kib);
+    let backed = mean(|cost| cost.rss_kib.saturating_sub(cost.anonymous_kib));
     let (pods_f, nodes_f) = (f64::from(pods), f64::from(nodes));
     let kib = match per {
         Per::Pod => pods_f * anonymous + nodes_f.min(pods_f) * backed,
@@ -100,4 +94,46 @@ fn nearest(record: &Record, mode: Mode, carried: f64) -> Option<Cell> {
         .filter_map(|cell| Some((distance(&cell)?, cell)))
         .min_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, cell)| cell)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::sample;
+    use super::*;
+
+    #[test]
+    fn sidecars_count_by_pod_and_ztunnels_by_node() {
+        let mut record = sample::record();
+        let rates = [1_000, 3_200];
+        for mode in [Mode::Sidecar, Mode::CulvertL4] {
+            for rate in rates {
+                let cell = Cell::Open { rate, connections: 16 };
+                record.samples.push(sample::closed(mode, cell, rate.into()));
+            }
+        }
+        let bills = bills(&record);
+        let find = |mode, pods, nodes| {
+            let mut fits = bills
+                .iter()
+                .filter(|bill| (bill.mode, bill.pods, bill.nodes) == (mode, pods, nodes));
+            fits.next().expect("every size has a bill")
+        };
+        // 8 MiB anonymous, 4 MiB backed by files; 40 µs per request and side.
+        let sidecars = find(Mode::Sidecar, 1_000, 10);
+        assert_eq!(sidecars.gib, (1_000.0 * 8.0 + 10.0 * 4.0) / 1024.0);
+        assert_eq!(sidecars.basis, Cell::Open { rate: 1_000, connections: 16 });
+        let ztunnels = find(Mode::CulvertL4, 1_000, 10);
+        assert_eq!(ztunnels.gib, 10.0 * 12.0 / 1024.0);
+        assert_eq!(ztunnels.basis, STEADY);
+        for bill in [sidecars, ztunnels] {
+            assert!((bill.cores - 8.0).abs() < 1e-9, "{bill:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_was_not_held_is_no_basis() {
+        let mut record = sample::record();
+        record.samples.push(sample::closed(Mode::Sidecar, STEADY, 1_000));
+        assert_eq!(bills(&record), []);
+    }
 }

@@ -13,6 +13,7 @@ use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use clap::ValueEnum;
 use harness::cluster::{Cluster, Node};
@@ -108,6 +109,9 @@ impl Targets {
     }
 }
 
+/// Makes the names of clusters unique.
+static BUILT: AtomicU32 = AtomicU32::new(0);
+
 /// What every world has: a client on one node, a server on the other.
 struct Ground {
     cluster: Cluster,
@@ -119,7 +123,8 @@ struct Ground {
 
 impl Ground {
     fn new(mode: Mode) -> anyhow::Result<Self> {
-        let cluster = Cluster::new(&mode.name())?;
+        let number = BUILT.fetch_add(1, Ordering::Relaxed);
+        let cluster = Cluster::new(&format!("{}-{number}", mode.name()))?;
         let (near, far) = (cluster.node("near")?, cluster.node("far")?);
         let client = cluster.pod(&near, PodSpec::new("client"))?;
         let server = cluster.pod(&far, PodSpec::new("server"))?;

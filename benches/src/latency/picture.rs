@@ -63,7 +63,9 @@ pub(super) fn throughput(record: &Record) -> String {
 /// Memory of the larger proxy.
 pub(super) fn memory(record: &Record) -> String {
     let bars = |cell: Cell, title: &str| {
-        simple(record, cell, &format!("MiB per proxy, {title}"), 1, |group| group.proxy_mib())
+        simple(record, cell, &format!("MiB per proxy, {title}"), 1, |group| {
+            Spread::of(group.proxy_mib())
+        })
     };
     column(&[bars(STEADY, &STEADY.title()), bars(IDLE, &IDLE.title())], WIDTH)
 }
@@ -104,7 +106,7 @@ pub(super) fn summary(record: &Record) -> String {
             group.proxy_cpu_us()
         }),
         simple(record, MOST, "requests per second at most", 0, |group| group.rate()),
-        simple(record, STEADY, "MiB per proxy", 1, |group| group.proxy_mib()),
+        simple(record, STEADY, "MiB per proxy", 1, |group| Spread::of(group.proxy_mib())),
         simple(record, BULK, "bulk in Gbit/s, 1 stream", 1, |group| group.gbit_per_s()),
     ];
     // Readers of the README may prefer a dark page.

@@ -105,12 +105,16 @@ impl Group<'_> {
         })
     }
 
-    /// Resident memory of the largest proxy, in MiB.
-    pub(super) fn proxy_mib(&self) -> Option<Spread> {
-        self.spread(|sample| {
-            let proxies = sample.costs.iter().filter(|cost| cost.part.is_proxy());
-            proxies.map(|cost| cost.rss_kib).max().map(|kib| kib as f64 / 1024.0)
-        })
+    /// Resident memory of the larger proxy, in MiB.
+    pub(super) fn proxy_mib(&self) -> Option<f64> {
+        let proxies = self.first().costs.iter().filter(|cost| cost.part.is_proxy());
+        proxies.map(|cost| cost.rss_kib).max().map(|kib| kib as f64 / 1024.0)
+    }
+
+    /// The first round, which is where memory is read: in later ones processes still hold what
+    /// other measurements (bulk, maxima) made them allocate.
+    pub(super) fn first(&self) -> &Sample {
+        self.samples[0]
     }
 
     /// Whether anything stands between the applications.
@@ -119,12 +123,11 @@ impl Group<'_> {
     }
 
     /// What an idle connection takes of the proxy that takes more, in KiB.
-    pub(super) fn kib_per_connection(&self) -> Option<Spread> {
-        self.spread(|sample| {
-            let proxies = sample.costs.iter().filter(|cost| cost.part.is_proxy());
-            let grown = proxies.map(|cost| cost.rss_kib.saturating_sub(cost.rss_before_kib)).max();
-            (sample.done > 0).then_some(grown? as f64 / sample.done as f64)
-        })
+    pub(super) fn kib_per_connection(&self) -> Option<f64> {
+        let sample = self.first();
+        let proxies = sample.costs.iter().filter(|cost| cost.part.is_proxy());
+        let grown = proxies.map(|cost| cost.rss_kib.saturating_sub(cost.rss_before_kib)).max();
+        (sample.done > 0).then_some(grown? as f64 / sample.done as f64)
     }
 
     /// How many requests of all rounds took how long: upper bound in microseconds, count.

@@ -47,7 +47,7 @@ pub(super) fn overview(record: &Record) -> Grid {
             },
         );
         let bulk = of(BULK);
-        let memory = |group: Option<Group<'_>>| median(group.and_then(|it| it.proxy_mib()), 1);
+        let memory = |group: Option<Group<'_>>| number(group.and_then(|it| it.proxy_mib()), 1);
         grid.line(vec![
             mode.name(),
             latency,
@@ -133,7 +133,7 @@ fn requests(record: &Record, cell: Cell, groups: &[Group<'_>]) -> Grid {
         line.extend([
             if group.has_proxies() { median(switches, 2) } else { String::new() },
             calls,
-            median(group.proxy_mib(), 1),
+            number(group.proxy_mib(), 1),
             saturated.to_owned(),
         ]);
         grid.line(line);
@@ -167,7 +167,7 @@ fn bulk(groups: &[Group<'_>]) -> Grid {
             group.errors().to_string(),
             ranged(group.proxy_cpu_per_gb(), 2),
             median(group.cpu_per_gb(|_| true), 2),
-            median(group.proxy_mib(), 1),
+            number(group.proxy_mib(), 1),
         ]);
     }
     grid.without_empty_columns()
@@ -186,8 +186,8 @@ fn idle(groups: &[Group<'_>]) -> Grid {
             group.mode.name(),
             median(group.spread(|sample| Some(sample.done as f64)), 0),
             group.errors().to_string(),
-            ranged(group.proxy_mib(), 1),
-            median(group.kib_per_connection(), 1),
+            number(group.proxy_mib(), 1),
+            number(group.kib_per_connection(), 1),
             if group.has_proxies() { median(busy, 1) } else { String::new() },
         ]);
     }
@@ -217,6 +217,10 @@ pub(super) fn remarks(record: &Record) -> Vec<String> {
         }
     }
     remarks
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
 /// The median alone.
