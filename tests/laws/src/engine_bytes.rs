@@ -9,8 +9,7 @@ use shared::hbone::engine::{ConnectionError, Engine, Event};
 use tokio::time::Instant;
 
 use crate::planted;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::wire::PREFACE;
 
 /// Checks the laws on one input.
 pub fn check(input: &[u8]) {

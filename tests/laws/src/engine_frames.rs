@@ -13,8 +13,8 @@ use shared::hbone::{Config, Reason};
 use tokio::time::Instant;
 
 use crate::planted;
+use crate::wire::{PREFACE, frame};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// `:method CONNECT`, `:authority a:1`.
 const CONNECT: &[u8] = b"\x02\x07CONNECT\x01\x03a:1";
 /// Windows small enough to be exceeded by a few frames.
@@ -115,12 +115,4 @@ fn payload(kind: u8, length: u8, fill: u8) -> Vec<u8> {
         3 | 8 => vec![fill & 0x7f, 0, fill, length],
         _ => vec![fill; usize::from(length)],
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    bytes.extend([kind, flags]);
-    bytes.extend(stream.to_be_bytes());
-    bytes.extend(payload);
-    bytes
 }

@@ -1,12 +1,13 @@
 //! Any text as a file of a mesh directory, alone and beside a good file.
 //!
 //! Laws: nothing panics; the picture published once differs from itself by nothing; each verdict
-//! has a place and a reason; a bad file takes nothing from a good one.
+//! has a place and a reason; a bad file takes nothing from a good one; connections in it go where
+//! they may (`routes`).
 
 use shared::feed::{Cause, Options, SourceFile, objects};
 use shared::mesh::writer;
 
-use crate::planted;
+use crate::{planted, routes};
 
 /// A file that comes first, so that nothing in another one can shadow what it holds.
 const GOOD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: a}\n\
@@ -25,6 +26,7 @@ pub fn check(input: &[u8]) {
     let mesh = reader.load();
     assert_eq!(mesh.counts().0, compiled.workloads.len());
     assert!(compiled.local_pods.iter().all(|pod| mesh.workload(&pod.uid).is_some()));
+    routes::obey_the_laws(&mesh);
     for verdict in &compiled.verdicts {
         assert!(!verdict.file.is_empty() && !verdict.reason.is_empty());
         planted(verdict.cause == Cause::Unknown && verdict.object.starts_with("Service/"));
