@@ -104,7 +104,13 @@ fn outside_of_the_mesh() -> anyhow::Result<()> {
         Ok(answer) => Err(format!("{answer:?}")),
         Err(_) => Ok(()),
     })?;
-    ensure!(!mesh.far_ztunnel.caused("POLICY_DENIED").is_empty());
+    eventually(SOON, "the refusal is told", || {
+        if mesh.far_ztunnel.caused("POLICY_DENIED").is_empty() {
+            // What failed before may have failed for another reason.
+            return Err(format!("{:?}", unknown.get(&target, "/")));
+        }
+        Ok(())
+    })?;
     get(&mesh.client, &target).map(drop)
 }
 
@@ -196,8 +202,12 @@ fn node_alone() -> anyhow::Result<()> {
         Ok(answer) => Err(format!("{answer:?}")),
         Err(_) => Ok(()),
     })?;
-    ensure!(!mesh.near_ztunnel.caused("NO_HEALTHY_UPSTREAM").is_empty());
-    Ok(())
+    eventually(SOON, "it is told", || {
+        if mesh.near_ztunnel.caused("NO_HEALTHY_UPSTREAM").is_empty() {
+            return Err(format!("{:?}", mesh.client.get(&target, "/")));
+        }
+        Ok(())
+    })
 }
 
 fn missing_waypoint() -> anyhow::Result<()> {

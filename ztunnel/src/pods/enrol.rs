@@ -16,7 +16,7 @@ use prometheus::IntCounterVec;
 use shared::chain::Chain;
 use shared::drain;
 use shared::feed::LocalPod;
-use shared::identity::{CertStore, ParseError, SpiffeId, TrustDomain};
+use shared::identity::{self, CertStore, ParseError, SpiffeId, TrustDomain};
 use shared::mesh::Uid;
 use shared::workers::Workers;
 
@@ -29,6 +29,7 @@ use crate::redirect::{
 
 /// A pod counts as up after this long even if no certificate has come: its connections wait then.
 const CERTIFICATE_LIMIT: Duration = Duration::from_secs(10);
+const CERTIFICATE_LOOK: Duration = Duration::from_millis(50);
 
 /// Why a pod is not served.
 #[derive(Debug, thiserror::Error)]
@@ -174,12 +175,11 @@ impl Enrolment {
             enrolment.close().await;
             return Err(error);
         }
-        let certificate = means.certificates.certificate(&enrolment.pod.identity);
-        match tokio::time::timeout(CERTIFICATE_LIMIT, certificate).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(pod = %enrolment.pod.workload, %error,
+        match first_certificate(&means.certificates, &enrolment.pod.identity).await {
+            Ok(()) => {}
+            Err(Some(error)) => tracing::warn!(pod = %enrolment.pod.workload, %error,
                 "the pod has no certificate yet"),
-            Err(_) => tracing::warn!(pod = %enrolment.pod.workload,
+            Err(None) => tracing::warn!(pod = %enrolment.pod.workload,
                 "the pod has no certificate yet: no answer"),
         }
         Ok(enrolment)
@@ -271,6 +271,24 @@ impl Enrolment {
             tracing::debug!(pod = %self.pod.workload, open, stuck, "connections were ended");
         }
     }
+}
+
+/// Waits for a certificate, through attempts that fail: an authority that reads the mesh for itself
+/// may hear of a new pod a moment later than we do. Gives the last failure when it takes too long.
+async fn first_certificate(
+    certificates: &CertStore,
+    identity: &SpiffeId,
+) -> Result<(), Option<identity::Error>> {
+    let mut failure = None;
+    let obtained = async {
+        while let Err(error) = certificates.certificate(identity).await {
+            failure = Some(error);
+            // The store decides when to ask again; this only looks whether it has.
+            tokio::time::sleep(CERTIFICATE_LOOK).await;
+        }
+    };
+    let timely = tokio::time::timeout(CERTIFICATE_LIMIT, obtained).await;
+    timely.map_err(|_| failure)
 }
 
 /// Runs kernel work that may take milliseconds beside the control thread.
