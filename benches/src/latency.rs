@@ -34,7 +34,7 @@ mod syscalls;
 mod table;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -78,7 +78,7 @@ pub fn main_with(line: impl Iterator<Item = String>) -> ExitCode {
 /// Namespaces are there, and nothing else runs in them.
 fn inside(line: Vec<String>) -> ExitCode {
     let args = parse(&line);
-    ended(run::run(&args).and_then(|record| {
+    ended(run::run(&args, |record| write_json(&args, record)).and_then(|record| {
         tell(&args, &record)?;
         Ok(record.failed.is_empty())
     }))
@@ -118,15 +118,9 @@ fn read(file: &Path) -> anyhow::Result<Record> {
 
 /// The files that were asked for, and the report for the terminal.
 fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
-    let write = |file: &Option<PathBuf>, text: &dyn Fn() -> anyhow::Result<String>| {
-        let Some(file) = file else { return Ok(()) };
-        let path = as_typed(file);
-        fs::write(&path, text()?).with_context(|| format!("writing {}", path.display()))
-    };
-    // The figures first: they cannot be had again.
-    write(&args.json, &|| Ok(record.to_json()?))?;
-    write(&args.html, &|| Ok(report::html(record)))?;
-    write(&args.svg, &|| Ok(picture::summary(record)))?;
+    write_json(args, record)?;
+    write(args.html.as_deref(), || Ok(report::html(record)))?;
+    write(args.svg.as_deref(), || Ok(picture::summary(record)))?;
     for (title, grid) in table::cells(record) {
         print(&format!("\n{title}\n{}", grid.text()));
     }
@@ -146,6 +140,15 @@ fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
         print(&format!("\n{}\n{}", table::overview(record).markdown(), fleet.markdown()));
     }
     Ok(())
+}
+
+fn write_json(args: &Args, record: &Record) -> anyhow::Result<()> {
+    write(args.json.as_deref(), || record.to_json().map_err(Into::into))
+}
+
+fn write(file: Option<&Path>, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let Some(file) = file.map(as_typed) else { return Ok(()) };
+    fs::write(&file, text()?).with_context(|| format!("writing {}", file.display()))
 }
 
 fn ended(result: anyhow::Result<bool>) -> ExitCode {

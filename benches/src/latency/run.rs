@@ -16,12 +16,17 @@ use super::syscalls::Counter;
 use super::table::{MOST, STEADY};
 use super::{machine, say};
 
-/// Runs the comparison. A mode that fails is given up; the others go on.
+/// Runs the comparison, gives `keep` what is there after each round. A mode that fails is given up;
+/// the others go on.
 ///
 /// # Errors
-/// Nothing can be measured.
-pub(super) fn run(args: &Args) -> anyhow::Result<Record> {
+/// Nothing can be measured, or nothing can be kept.
+pub(super) fn run(
+    args: &Args,
+    keep: impl Fn(&Record) -> anyhow::Result<()>,
+) -> anyhow::Result<Record> {
     let cells = cells(args)?;
+    let counter = args.counter.as_deref().map(Counter::connect).transpose()?;
     let mut record = Record {
         machine: machine::describe(args),
         secs: args.secs(),
@@ -58,8 +63,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Record> {
                 Ok(())
             });
         }
+        // Whoever ends the run early keeps the rounds that are whole.
+        keep(&record)?;
     }
-    count_syscalls(args, &cells, &mut worlds, &mut record)?;
+    count_syscalls(args, &cells, counter, &mut worlds, &mut record);
     let modes: Vec<Mode> = worlds.drain(..).map(|world| world.mode).collect();
     for cell in idle {
         for mode in &modes {
@@ -113,15 +120,15 @@ fn give_up(mode: Mode, error: &anyhow::Error, record: &mut Record) {
     record.failed.insert(mode, format!("{error:#}"));
 }
 
-/// A run of its own, because counting costs time.
+/// Runs of their own, because counting costs time.
 fn count_syscalls(
     args: &Args,
     cells: &[Cell],
+    counter: Option<Counter>,
     worlds: &mut Vec<World>,
     record: &mut Record,
-) -> anyhow::Result<()> {
-    let Some(socket) = &args.counter else { return Ok(()) };
-    let mut counter = Counter::connect(socket)?;
+) {
+    let Some(mut counter) = counter else { return };
     for cell in [STEADY, MOST].into_iter().filter(|cell| cells.contains(cell)) {
         each(worlds, record, |world, record| {
             if world.proxies.is_empty() {
@@ -132,7 +139,6 @@ fn count_syscalls(
             Ok(())
         });
     }
-    Ok(())
 }
 
 fn cells(args: &Args) -> anyhow::Result<Vec<Cell>> {

@@ -40,7 +40,8 @@ const KINDS: [&str; 12] = [
 ];
 const SOON: Duration = Duration::from_secs(10);
 
-/// The part that runs outside of the namespaces. Its folder goes when it is dropped.
+/// The part that runs outside of the namespaces, for whoever connects first. The folder of its
+/// socket goes then, or when this is dropped.
 pub(super) struct Outside {
     folder: PathBuf,
 }
@@ -65,11 +66,13 @@ impl Outside {
             fs::DirBuilder::new().mode(0o700).create(&folder)?;
             let outside = Self { folder };
             let listener = UnixListener::bind(outside.socket())?;
+            let folder = outside.folder.clone();
             std::thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    // Whoever asked sees the end of the connection.
-                    let _ = serve(stream, &perf);
-                }
+                let asker = listener.accept();
+                // Nobody else is to ask, and nothing stays if we are killed.
+                let _ = fs::remove_dir_all(folder);
+                // Whoever asked sees the end of the connection.
+                let _ = asker.map(|(stream, _)| serve(stream, &perf));
             });
             Ok(outside)
         };
