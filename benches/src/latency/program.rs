@@ -53,11 +53,13 @@ impl Other {
         })
     }
 
-    /// The first line of what it says about itself.
+    /// The first line of what it says about itself, which may hold where it was called from.
     pub(super) fn version(self) -> Option<String> {
-        let output = Command::new(self.path()?).arg(self.version_flag).output().ok()?;
+        let path = self.path()?;
+        let output = Command::new(&path).arg(self.version_flag).output().ok()?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        said.lines().map(str::trim).find(|line| !line.is_empty()).map(ToOwned::to_owned)
+        let line = said.lines().map(str::trim).find(|line| !line.is_empty())?;
+        Some(line.replace(path.to_string_lossy().as_ref(), self.name))
     }
 }
