@@ -42,7 +42,10 @@ pub fn check(input: &[u8]) {
         while let Some(event) = engine.poll_event() {
             match event {
                 Event::Request { stream, request, .. } => {
-                    asked(&request, now);
+                    match request {
+                        Ok(request) => asked(&request, now),
+                        Err(bad) => assert!(bad.status().is_client_error(), "{bad}"),
+                    }
                     engine.reset(stream, shared::hbone::Reason::CANCEL);
                 }
                 Event::Response { stream, response, .. } => {
@@ -79,7 +82,7 @@ fn asked(request: &Request, now: Instant) {
     let (mut client, mut server) = (client(now), server(now));
     client.open(request).expect("a fresh connection has room");
     server.receive(client.output().split().freeze(), now).expect("our own bytes are right");
-    let Some(Event::Request { request: again, .. }) = server.poll_event() else {
+    let Some(Event::Request { request: Ok(again), .. }) = server.poll_event() else {
         panic!("{request:?} does not arrive")
     };
     assert_eq!(
