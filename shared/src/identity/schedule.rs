@@ -38,7 +38,7 @@ pub struct Config {
     /// busy authority, fewer make a full node start slowly.
     pub concurrency: usize,
     /// The first pause after a failure; doubles with each further one. Istio ztunnel's is 1 s; a
-    /// new pod is often refused once, because the authority has not seen it yet.
+    /// new pod may be refused once, when the authority has not seen it yet.
     pub first_pause: Duration,
     /// The longest pause while a valid certificate is in hand.
     pub longest_pause: Duration,

@@ -2,11 +2,17 @@
 
 use shared::identity::SpiffeId;
 use shared::mesh::Reader;
+use tokio::sync::watch;
 
 /// Who runs where.
 pub trait NodePods: Send + Sync + 'static {
     /// Whether a pod with identity `id` runs on `node` now.
     fn may_act_for(&self, node: &str, id: &SpiffeId) -> bool;
+
+    /// Moves when the answer may have changed; none where it never does by itself.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// The answer from the mesh. Always from the newest snapshot: a pod that has left its node takes
@@ -26,5 +32,9 @@ impl NodePods for MeshPods {
     fn may_act_for(&self, node: &str, id: &SpiffeId) -> bool {
         !node.is_empty()
             && self.0.load().workloads().any(|one| &*one.node == node && one.identity == *id)
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.0.changed())
     }
 }

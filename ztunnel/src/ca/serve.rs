@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use super::issue::certify_ourselves;
 use super::limit::Limits;
 use super::root::Root;
-use super::service::{Caller, Service};
+use super::service::{Caller, Service, WAITING};
 use super::state::State;
 use super::tokens::Tokens;
 use super::{Config, Error, NodePods, csr};
@@ -70,6 +70,7 @@ impl Bound {
             trust_domain: config.trust_domain.clone(),
             leaf_ttl: config.leaf_ttl,
             limits: Arc::new(Limits::default()),
+            waiting: Arc::new(Semaphore::new(WAITING)),
         };
         Ok(Self { listener, service })
     }

@@ -10,11 +10,13 @@ use proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateSe
 use proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use shared::identity::join::Credential;
 use shared::identity::{IMPERSONATED_IDENTITY, TrustDomain};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 use tracing::{error, info, warn};
 
 use super::NodePods;
+use super::csr::Csr;
 use super::issue::{self, Refusal};
 use super::limit::Limits;
 use super::root::Root;
@@ -22,6 +24,14 @@ use super::tokens::Tokens;
 
 /// A name in a log line is cut here; a real one is at most 530 bytes.
 const LONGEST_LOGGED: usize = 600;
+
+/// A node hears of a new pod on its own, maybe before we do. A request for a pod that is not
+/// known here waits this long for the mesh to change; a third of what a node waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Requests that may wait so at once, over all nodes; others are refused at once, as after the
+/// wait. Each change of the mesh costs a look per waiting request.
+pub(super) const WAITING: usize = 64;
 
 /// The service. One for all connections.
 #[derive(Clone)]
@@ -32,6 +42,7 @@ pub(super) struct Service {
     pub(super) trust_domain: TrustDomain,
     pub(super) leaf_ttl: Duration,
     pub(super) limits: Arc<Limits>,
+    pub(super) waiting: Arc<Semaphore>,
 }
 
 /// Who is at the other end of a connection.
@@ -53,7 +64,7 @@ impl IstioCertificateService for Service {
         let identity = identity(asked.metadata.as_ref());
         let name = identity.unwrap_or_default();
         let name = name.get(..LONGEST_LOGGED).unwrap_or(name);
-        match self.certificate(&node, asked, identity)? {
+        match self.certificate(&node, asked, identity).await? {
             Ok((issued, chain)) => {
                 let (code, serial) = ("CA_ISSUED", issued.serial);
                 let until = unix_seconds(issued.not_after);
@@ -93,7 +104,7 @@ impl Service {
         status(&refusal)
     }
 
-    fn certificate(
+    async fn certificate(
         &self,
         node: &str,
         asked: &IstioCertificateRequest,
@@ -104,8 +115,7 @@ impl Service {
         }
         let lifetime_seconds = asked.validity_duration;
         let request = issue::Request { node, csr: &asked.csr, identity, lifetime_seconds };
-        let judged = issue::judge(request, &*self.pods, &self.trust_domain, self.leaf_ttl);
-        let (csr, lifetime) = match judged {
+        let (csr, lifetime) = match self.judge(request).await {
             Ok(judged) => judged,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -113,6 +123,30 @@ impl Service {
             issue::certify(&self.root, &csr, lifetime).map_err(|error| internal(&error))?;
         let chain = vec![issued.pem.clone(), self.root.pem().to_owned()];
         Ok(Ok((issued, chain)))
+    }
+
+    async fn judge(&self, request: issue::Request<'_>) -> Result<(Csr, Duration), Refusal> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut changes = self.pods.changes();
+        let mut place = None;
+        loop {
+            if let Some(changes) = &mut changes {
+                changes.mark_unchanged();
+            }
+            let judged = issue::judge(request, &*self.pods, &self.trust_domain, self.leaf_ttl);
+            let (Err(Refusal::Pod(_)), Some(changes)) = (&judged, &mut changes) else {
+                return judged;
+            };
+            place = place.or_else(|| self.waiting.try_acquire().ok());
+            if place.is_none() {
+                return judged;
+            }
+            // Cancel safety: the receiver remembers what it has seen.
+            match timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return judged,
+            }
+        }
     }
 }
 

@@ -12,12 +12,17 @@ use super::*;
 use crate::ca::Constraints;
 use crate::ca::test_support::Scratch;
 
-/// Pods of service account `web` run on node `a`, as long as the flag says so.
-struct Pods(AtomicBool);
+/// Pods of service account `web` run on node `a`, as long as the flag says so. Where there is
+/// news, it can be waited for.
+struct Pods(AtomicBool, Option<watch::Sender<u64>>);
 
 impl NodePods for Pods {
     fn may_act_for(&self, node: &str, id: &SpiffeId) -> bool {
         self.0.load(Ordering::Relaxed) && node == "a" && id.service_account() == "web"
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        self.1.as_ref().map(watch::Sender::subscribe)
     }
 }
 
@@ -47,8 +52,12 @@ impl Running {
     }
 
     fn start_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_for(name, Pods(AtomicBool::new(true), None), change)
+    }
+
+    fn start_for(name: &str, pods: Pods, change: impl FnOnce(&mut Config)) -> Self {
         let scratch = Scratch::new(name);
-        let pods = Arc::new(Pods(AtomicBool::new(true)));
+        let pods = Arc::new(pods);
         let mut config = config(&scratch);
         change(&mut config);
         let bound = Bound::bind(&config, Arc::clone(&pods) as _).unwrap();
@@ -86,6 +95,25 @@ fn code(error: &shared::identity::Error) -> String {
         E::Refused { status, .. } => status.message().split(':').next().unwrap().to_owned(),
         other => format!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_pod_that_the_node_has_heard_of_first_gets_its_certificate_when_the_mesh_tells() {
+    let pods = Pods(AtomicBool::new(false), Some(watch::Sender::new(0)));
+    let ca = Running::start_for("serve-late", pods, |_| ());
+    let client = ca.client(ca.token("a"));
+    let news = ca.pods.1.as_ref().expect("made with news");
+    let id = web();
+    let tell = async {
+        // The request has come, been judged and waits.
+        while news.receiver_count() == 0 {
+            tokio::task::yield_now().await;
+        }
+        ca.pods.0.store(true, Ordering::Relaxed);
+        news.send_replace(1);
+    };
+    let (issued, ()) = tokio::join!(client.issue(&id), tell);
+    assert_eq!(*issued.unwrap().identity(), id);
 }
 
 #[tokio::test]
