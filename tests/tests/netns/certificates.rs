@@ -78,7 +78,10 @@ fn absent_authority() -> anyhow::Result<()> {
         late.get(&target, "/").err().ok_or("it is served")
     })?;
     let causes = ["IDENTITY_UNAVAILABLE", "TUNNEL_TLS_FAILED", "TUNNEL_CONNECT_FAILED"];
-    ensure!(causes.iter().any(|cause| !mesh.near_ztunnel.caused(cause).is_empty()), "{refused}");
+    eventually(SOON, "the cause is told", || {
+        let told = causes.iter().any(|cause| !mesh.near_ztunnel.caused(cause).is_empty());
+        if told { Ok(()) } else { Err(refused.to_string()) }
+    })?;
     mesh.authority.revive(&mesh.cluster)?;
     let (status, _) =
         eventually(Duration::from_secs(90), "certificates come again", || late.get(&target, "/"))?;
