@@ -22,8 +22,9 @@ pub struct Limits {
     /// Connections, and tunnels of peers, that are open at a time; 0 for no limit. Default half of
     /// the descriptors that the process may have: more, and one pod can stop all others.
     pub connections: usize,
-    /// New ones per second, with a burst of one second's worth; 0 for no limit. Default 5,000: as
-    /// many as one CPU can shake hands for. Far below, rollouts and batch jobs slow down.
+    /// New ones per second, with a burst of one second's worth; 0 for no limit. Default 5,000:
+    /// what two CPUs carried at most in the committed benchmark. Far below, rollouts and batch jobs
+    /// slow down.
     pub per_second: u32,
 }
 
