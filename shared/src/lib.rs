@@ -11,18 +11,21 @@
 //! | [`authz`] | who may connect: pure decisions over the picture |
 //! | [`balance`] | which endpoint: pure choices over load |
 //! | [`chain`], [`size`] | errors in words; budgets for futures |
+//! | [`config`], [`process`] | what the operator wants; from the command line to the exit code |
 //! | [`telemetry`], [`admin`], [`ready`], [`drain`], [`workers`] | running the process |
 
 pub mod admin;
 pub mod authz;
 pub mod balance;
 pub mod chain;
+pub mod config;
 pub mod drain;
 pub mod feed;
 pub mod hbone;
 pub mod headers;
 pub mod identity;
 pub mod mesh;
+pub mod process;
 pub mod ready;
 pub mod size;
 pub mod telemetry;

@@ -24,7 +24,7 @@ pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
     let result = match role {
         "exec" => exec::run(parse(role, args)),
         "ztunnel" => {
-            let environment = ztunnel::config::ProcessEnvironment;
+            let environment = shared::config::ProcessEnvironment;
             return ztunnel::app::run_from(with_name("ztunnel", args), &environment);
         }
         "echo" => block_on(servers::echo(parse(role, args))),

@@ -11,8 +11,6 @@
 mod build;
 mod cli;
 mod dump;
-mod host;
-mod log;
 mod run;
 
 use std::ffi::OsString;
@@ -20,17 +18,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use shared::config::{Environment, Given, ProcessEnvironment, Source};
 use shared::feed::{self, dir};
 use shared::mesh;
+use shared::process;
 use tokio::runtime::{Builder, Runtime};
 
 pub use self::build::{Bound, Failure, build};
-pub use self::log::Log;
-pub use self::run::Addresses;
+pub use shared::process::{Addresses, Log};
 
 use self::cli::Command;
 use crate::ca;
-use crate::config::{self, Config, Environment, Given, ProcessEnvironment};
+use crate::config::{self, Config};
 use crate::redirect::capture;
 
 /// `EX_USAGE`: the command line or a variable is wrong.
@@ -76,7 +75,7 @@ where
     }
 }
 
-fn proxy(source: &impl config::Source) -> ExitCode {
+fn proxy(source: &impl Source) -> ExitCode {
     let config = match Config::parse(source) {
         Ok(config) => config,
         Err(mistakes) => {
@@ -134,7 +133,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             eprintln!("ztunnel: {error:#}");
             let advice = match error.downcast_ref() {
-                Some(ca::Error::State { source, .. }) => Some(build::state_advice(source).into()),
+                Some(ca::Error::State { source, .. }) => Some(process::state_advice(source).into()),
                 _ => error.downcast_ref::<Failure>().and_then(Failure::advice),
             };
             if let Some(advice) = advice {

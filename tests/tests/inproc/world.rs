@@ -16,12 +16,13 @@ use harness::cluster::{Cluster, Node};
 use harness::eventually::eventually;
 use harness::netns::NetNs;
 use harness::pod::{Pod, PodSpec};
+use shared::config::Given;
 use shared::identity::test_util::{PemPair, TestCa};
 use shared::identity::{SpiffeId, TrustDomain};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use ztunnel::app::{self, build};
-use ztunnel::config::{Config, Given};
+use ztunnel::config::Config;
 
 use super::log::{Log, SOON};
 

@@ -5,10 +5,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, Args as _, FromArgMatches as _};
+use shared::config::{Environment, Setting};
 
 use crate::ca;
 use crate::check::Check;
-use crate::config::{self, Environment, Setting};
+use crate::config;
 
 const ABOUT: &str = "Culvert's node proxy: carries the traffic of pods over mutual TLS.
 
@@ -78,7 +79,7 @@ fn command() -> clap::Command {
     let run = clap::Command::new("run")
         .about("Run the proxy")
         .after_help(RUN_EXAMPLES)
-        .args(config::RUN.iter().map(|setting| argument(setting)));
+        .args(config::RUN.iter().map(|setting| Setting::argument(setting)));
     let ca = ca::args::Args::augment_args(
         clap::Command::new("ca").about("Run the certificate authority"),
     );
@@ -98,11 +99,6 @@ fn command() -> clap::Command {
                 .arg(path("netns").long("netns").value_name("PATH")),
         )
         .subcommand(clap::Command::new("version").about("Say the version"))
-}
-
-fn argument(setting: &Setting) -> Arg {
-    let help = format!("{} [{}]", setting.help, setting.variable);
-    Arg::new(setting.flag).long(setting.flag).value_name(setting.value).help(help)
 }
 
 /// No command means run; so do Istio's `proxy` and `proxy ztunnel`, whatever follows them.

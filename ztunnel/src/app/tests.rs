@@ -204,5 +204,5 @@ fn exit_codes_tell_mistakes_from_answers() {
 
 #[test]
 fn the_socket_is_in_the_state_directory() {
-    assert_eq!(build::socket_path(Path::new("/s")), Path::new("/s/admin.sock"));
+    assert_eq!(process::socket_path(Path::new("/s")), Path::new("/s/admin.sock"));
 }

@@ -1,4 +1,7 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shared::config::{Authority, Given};
 
 use super::*;
 
@@ -223,14 +226,4 @@ fn what_has_no_effect_is_told() {
             "variable XDS_ADDRESS has no effect here: objects come from the mesh directory"
         ]
     );
-}
-
-#[test]
-fn durations_are_numbers_with_units() {
-    let parse = |text| value::parse_duration(text).map(|duration| duration.as_millis());
-    assert_eq!(parse("1h30m"), Some(5_400_000));
-    assert_eq!(parse("250ms"), Some(250));
-    for wrong in ["", "10", "s", "1.5s", "10 s", "-1s", "99999999999999999999s"] {
-        assert_eq!(parse(wrong), None, "{wrong}");
-    }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use shared::telemetry::{Format, Sink, access, logging};
-
 use crate::config::{Environment, Process};
+use crate::process::Failure;
+use crate::telemetry::{Format, Sink, access, logging};
 
 /// Where lines go, and how their levels are changed. Cheap to clone.
 #[derive(Clone)]
@@ -18,20 +17,20 @@ pub struct Log {
 
 impl Log {
     /// Starts the log of this process on standard output, and tells panics through it.
-    pub(super) fn start(process: &Process) -> anyhow::Result<Self> {
+    pub fn start(process: &Process) -> Result<Self, Failure> {
         Self::on_stdout(&process.log, process.log_format)
     }
 
     /// The same for commands without a full configuration.
-    pub(super) fn plain(environment: &impl Environment) -> anyhow::Result<Self> {
+    pub fn plain(environment: &impl Environment) -> Result<Self, Failure> {
         let filter = environment.variable("RUST_LOG").filter(|filter| !filter.is_empty());
         Self::on_stdout(filter.as_deref().unwrap_or("info"), Format::Plain)
     }
 
-    fn on_stdout(filter: &str, format: Format) -> anyhow::Result<Self> {
-        let sink = Sink::start(std::io::stdout()).context("start the log")?;
-        let levels =
-            logging::start(filter, format, sink.clone()).context("start the log (RUST_LOG)")?;
+    fn on_stdout(filter: &str, format: Format) -> Result<Self, Failure> {
+        let sink = Sink::start(std::io::stdout()).map_err(|error| Failure::Log(error.into()))?;
+        let levels = logging::start(filter, format, sink.clone())
+            .map_err(|error| Failure::Log(error.into()))?;
         tell_panics(sink.clone());
         Ok(Self { access: access::Log::new(sink, format), levels: Some(levels) })
     }
@@ -42,7 +41,7 @@ impl Log {
     }
 
     /// Waits a moment until everything is written.
-    pub(super) fn flush(&self) {
+    pub fn flush(&self) {
         self.access.flush(Duration::from_secs(1));
     }
 }

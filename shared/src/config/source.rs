@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::settings::Setting;
+use super::setting::Setting;
 
 /// Variables by name.
 pub trait Environment {

@@ -1,36 +1,44 @@
 //! Reads values and remembers what is wrong with them.
 
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use shared::identity::TrustDomain;
-use shared::telemetry::Format;
+use crate::drain;
+use crate::identity::TrustDomain;
+use crate::telemetry::Format;
 
-use super::settings::{self, Setting};
+use super::setting::{self, Setting};
 use super::source::Source;
-use super::{Authority, Identity, Limits, ParseError, PodRef};
+use super::{Authority, Feed, Identity, Names, ParseError, Process, Servers, Tunnel};
 
 /// Reads settings one by one; mistakes are kept and the default is used on.
-pub(super) struct Reader<'a, S> {
+pub struct Reader<'a, S> {
     source: &'a S,
     errors: Vec<ParseError>,
 }
 
 impl<'a, S: Source> Reader<'a, S> {
-    pub(super) fn new(source: &'a S) -> Self {
+    /// A reader of `source`.
+    pub fn new(source: &'a S) -> Self {
         Self { source, errors: Vec::new() }
     }
 
-    pub(super) fn into_errors(self) -> Vec<ParseError> {
+    /// All mistakes so far, in the order in which they were met.
+    pub fn into_errors(self) -> Vec<ParseError> {
         self.errors
     }
 
+    /// The value of a variable.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.source.variable(name)
+    }
+
     /// What was given first, and how.
-    pub(super) fn text(&self, setting: &Setting) -> Option<(String, String)> {
+    pub fn text(&self, setting: &Setting) -> Option<(String, String)> {
         if let Some(value) = self.source.flag(setting) {
             return Some((format!("--{}", setting.flag), value));
         }
@@ -39,12 +47,14 @@ impl<'a, S: Source> Reader<'a, S> {
             .find_map(|name| Some(((*name).to_owned(), self.source.variable(name)?)))
     }
 
-    pub(super) fn missing(&mut self, setting: &Setting, reason: &'static str) {
+    /// Remembers that a setting is needed and was not given.
+    pub fn missing(&mut self, setting: &Setting, reason: &'static str) {
         let flag = format!("--{}", setting.flag);
         self.errors.push(ParseError::Missing { flag, variable: setting.variable, reason });
     }
 
-    pub(super) fn conflict(&mut self, one: &str, other: &str, reason: &'static str) {
+    /// Remembers that two things exclude each other.
+    pub fn conflict(&mut self, one: &str, other: &str, reason: &'static str) {
         self.errors.push(ParseError::Conflict {
             one: one.to_owned(),
             other: other.to_owned(),
@@ -52,25 +62,95 @@ impl<'a, S: Source> Reader<'a, S> {
         });
     }
 
-    fn wrong(&mut self, origin: &str, value: &str, reason: impl Display) {
+    /// Remembers that `value`, given by `origin`, cannot be used.
+    pub fn wrong(&mut self, origin: &str, value: &str, reason: impl Display) {
         let (origin, value, reason) = (origin.to_owned(), value.to_owned(), reason.to_string());
         self.errors.push(ParseError::Value { origin, value, reason });
     }
 
-    pub(super) fn path(&self, setting: &Setting) -> Option<PathBuf> {
+    /// A path.
+    pub fn path(&self, setting: &Setting) -> Option<PathBuf> {
         self.text(setting).map(|(_, path)| path.into())
     }
 
-    pub(super) fn variable_or(&self, name: &str, default: &str) -> Box<str> {
+    /// The value of a variable, or `default`.
+    pub fn variable_or(&self, name: &str, default: &str) -> Box<str> {
         self.source.variable(name).unwrap_or_else(|| default.to_owned()).into_boxed_str()
     }
 
-    pub(super) fn in_kubernetes(&self) -> bool {
+    fn in_kubernetes(&self) -> bool {
         self.source.variable("KUBERNETES_SERVICE_HOST").is_some()
     }
 
-    pub(super) fn feed_kind(&mut self) {
-        if let Some((origin, value)) = self.text(settings::FEED)
+    /// Where the picture of the mesh comes from; none when that was not said.
+    pub fn feed(&mut self) -> Option<Feed> {
+        self.feed_kind();
+        let Some(mesh) = self.path(setting::MESH) else {
+            self.missing(setting::MESH, "a directory of Kubernetes YAML says what the mesh is");
+            return None;
+        };
+        Some(Feed::Dir { mesh })
+    }
+
+    /// How the process runs.
+    pub fn process(&mut self) -> Process {
+        Process {
+            workers: self.workers(),
+            state: self.path(setting::STATE).unwrap_or_else(|| "/var/lib/culvert".into()),
+            drain: self.termination(drain::termination_deadline),
+            log: self.variable_or("RUST_LOG", "info"),
+            log_format: self.log_format(),
+            istio_version: self.variable_or("ISTIO_META_ISTIO_VERSION", "unknown"),
+        }
+    }
+
+    /// Names of this part of the mesh.
+    pub fn names(&self) -> Names {
+        Names {
+            network: self.variable_or("NETWORK", ""),
+            cluster: self.cluster(),
+            cluster_domain: self.variable_or("CLUSTER_DOMAIN", "cluster.local"),
+        }
+    }
+
+    /// Where the administrative servers listen; with `ipv6` on both families.
+    pub fn servers(&mut self, ipv6: bool) -> Servers {
+        let all: IpAddr =
+            if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let stats = if self.in_kubernetes() { all } else { loopback };
+        Servers {
+            admin: self.loopback(setting::ADMIN, SocketAddr::new(loopback, 15000)),
+            stats: self.address(setting::STATS, SocketAddr::new(stats, 15020)),
+            ready: self.address(setting::READY, SocketAddr::new(all, 15021)),
+        }
+    }
+
+    /// Limits of tunnels.
+    pub fn tunnel(&mut self) -> Tunnel {
+        const KIB: u32 = 1 << 10;
+        const MIB: u32 = 1 << 20;
+        let stream = self.number("HTTP2_STREAM_WINDOW_SIZE", 64 * KIB..=(1 << 31) - 1, 4 * MIB);
+        let connection =
+            self.number("HTTP2_CONNECTION_WINDOW_SIZE", 64 * KIB..=(1 << 31) - 1, 16 * MIB);
+        if connection <= stream {
+            self.conflict(
+                "HTTP2_STREAM_WINDOW_SIZE",
+                "HTTP2_CONNECTION_WINDOW_SIZE",
+                "the window of the connection must be larger, or one unread stream stops all others",
+            );
+        }
+        Tunnel {
+            stream_window_bytes: stream,
+            connection_window_bytes: connection,
+            max_frame_bytes: self.number("HTTP2_FRAME_SIZE", 16 * KIB..=16 * MIB - 1, MIB),
+            max_streams: self.number("POOL_MAX_STREAMS_PER_CONNECTION", 1..=10_000, 100),
+            idle: self.duration("POOL_UNUSED_RELEASE_TIMEOUT").unwrap_or(Duration::from_secs(300)),
+        }
+    }
+
+    fn feed_kind(&mut self) {
+        if let Some((origin, value)) = self.text(setting::FEED)
             && value != "dir"
         {
             let reason = match value.as_str() {
@@ -81,44 +161,23 @@ impl<'a, S: Source> Reader<'a, S> {
         }
     }
 
-    pub(super) fn dedicated(&mut self) -> Option<PodRef> {
-        match self.source.variable("PROXY_MODE").as_deref() {
-            None | Some("shared" | "dedicated") => {}
-            Some(mode) => self.wrong("PROXY_MODE", mode, "is not a mode, use shared or dedicated"),
-        }
-        let Some((origin, value)) = self.text(settings::DEDICATED) else {
-            if self.source.variable("PROXY_MODE").as_deref() == Some("dedicated") {
-                self.missing(settings::DEDICATED, "PROXY_MODE=dedicated needs to know the pod");
-            }
-            return None;
-        };
-        // Istio's form has the service account as a third part, which the mesh knows better.
-        let mut parts = value.splitn(3, '/');
-        let (namespace, name) =
-            (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        if namespace.is_empty() || name.is_empty() {
-            self.wrong(&origin, &value, "does not name a pod, write NAMESPACE/POD");
-            return None;
-        }
-        Some(PodRef { namespace: namespace.into(), name: name.into() })
-    }
-
-    pub(super) fn identity(&mut self) -> Option<Identity> {
-        let trust_domain = match self.text(settings::TRUST_DOMAIN) {
+    /// Identities and who vouches for them; none when that is not complete.
+    pub fn identity(&mut self) -> Option<Identity> {
+        let trust_domain = match self.text(setting::TRUST_DOMAIN) {
             None => TrustDomain::default(),
             Some((origin, value)) => TrustDomain::new(&value).unwrap_or_else(|error| {
                 self.wrong(&origin, &value, error);
                 TrustDomain::default()
             }),
         };
-        let authority = match (self.text(settings::CERTS), self.text(settings::CA_ADDR)) {
+        let authority = match (self.text(setting::CERTS), self.text(setting::CA_ADDR)) {
             (Some((one, _)), Some((other, _))) => {
                 self.conflict(&one, &other, "certificates come from files or from an authority");
                 return None;
             }
             (None, None) => {
                 self.missing(
-                    settings::CA_ADDR,
+                    setting::CA_ADDR,
                     "pods need certificates: --ca ADDR --join-token FILE, or --certs DIR",
                 );
                 return None;
@@ -126,9 +185,9 @@ impl<'a, S: Source> Reader<'a, S> {
             (Some((_, certs)), None) => Authority::Files { certs: certs.into() },
             (None, Some((origin, address))) => {
                 let address = self.authority_address(&origin, &address);
-                let Some(join_token) = self.path(settings::JOIN_TOKEN) else {
+                let Some(join_token) = self.path(setting::JOIN_TOKEN) else {
                     self.missing(
-                        settings::JOIN_TOKEN,
+                        setting::JOIN_TOKEN,
                         "the authority asks for it; `ztunnel ca token NODE` prints one",
                     );
                     return None;
@@ -153,9 +212,9 @@ impl<'a, S: Source> Reader<'a, S> {
         Some(address.into())
     }
 
-    pub(super) fn workers(&mut self) -> usize {
+    fn workers(&mut self) -> usize {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        let Some((origin, value)) = self.text(settings::WORKERS) else { return cpus };
+        let Some((origin, value)) = self.text(setting::WORKERS) else { return cpus };
         let parsed = match value.strip_suffix('%') {
             Some(percent) => percent
                 .parse::<usize>()
@@ -178,16 +237,8 @@ impl<'a, S: Source> Reader<'a, S> {
         }
     }
 
-    /// What one pod may take of the node.
-    pub(super) fn pod_limits(&mut self) -> Limits {
-        let default = Limits::default();
-        Limits {
-            connections: self.count(settings::POD_CONNECTIONS, default.connections),
-            per_second: self.count(settings::POD_CONNECTION_RATE, default.per_second),
-        }
-    }
-
-    fn count<T: FromStr>(&mut self, setting: &Setting, default: T) -> T {
+    /// A number of which 0 means no limit.
+    pub fn count<T: FromStr>(&mut self, setting: &Setting, default: T) -> T {
         let Some((origin, value)) = self.text(setting) else { return default };
         value.parse().unwrap_or_else(|_| {
             self.wrong(&origin, &value, "is not a number; 0 means no limit");
@@ -195,7 +246,8 @@ impl<'a, S: Source> Reader<'a, S> {
         })
     }
 
-    pub(super) fn address(&mut self, setting: &Setting, default: SocketAddr) -> SocketAddr {
+    /// An address and a port.
+    pub fn address(&mut self, setting: &Setting, default: SocketAddr) -> SocketAddr {
         let Some((origin, value)) = self.text(setting) else { return default };
         // `localhost:15000` is what people write; names are not asked for anywhere.
         let port = value.strip_prefix("localhost:").and_then(|port| port.parse().ok());
@@ -206,7 +258,8 @@ impl<'a, S: Source> Reader<'a, S> {
         })
     }
 
-    pub(super) fn loopback(&mut self, setting: &Setting, default: SocketAddr) -> SocketAddr {
+    /// An address on loopback and a port.
+    pub fn loopback(&mut self, setting: &Setting, default: SocketAddr) -> SocketAddr {
         let address = self.address(setting, default);
         if !address.ip().to_canonical().is_loopback() {
             let (origin, value) = self.text(setting).unwrap_or_default();
@@ -220,12 +273,12 @@ impl<'a, S: Source> Reader<'a, S> {
         address
     }
 
-    pub(super) fn cluster(&self) -> Box<str> {
+    fn cluster(&self) -> Box<str> {
         let default = self.variable_or("CLUSTER_ID", "Kubernetes");
         self.variable_or("ISTIO_META_CLUSTER_ID", &default)
     }
 
-    pub(super) fn log_format(&mut self) -> Format {
+    fn log_format(&mut self) -> Format {
         match self.source.variable("LOG_FORMAT").as_deref() {
             None | Some("plain") => Format::Plain,
             Some("json") => Format::Json,
@@ -236,12 +289,8 @@ impl<'a, S: Source> Reader<'a, S> {
         }
     }
 
-    pub(super) fn number<T>(
-        &mut self,
-        name: &'static str,
-        range: RangeInclusive<T>,
-        default: T,
-    ) -> T
+    /// The number in a variable.
+    pub fn number<T>(&mut self, name: &'static str, range: RangeInclusive<T>, default: T) -> T
     where
         T: FromStr + PartialOrd + Display + Copy,
     {
@@ -256,7 +305,8 @@ impl<'a, S: Source> Reader<'a, S> {
         }
     }
 
-    pub(super) fn duration(&mut self, name: &'static str) -> Option<Duration> {
+    /// The duration in a variable.
+    pub fn duration(&mut self, name: &'static str) -> Option<Duration> {
         let value = self.source.variable(name)?;
         let parsed = parse_duration(&value);
         if parsed.is_none() {
@@ -266,7 +316,7 @@ impl<'a, S: Source> Reader<'a, S> {
     }
 
     /// Whole seconds, as keepalive probes have them in the kernel (`MAX_TCP_KEEPIDLE`).
-    pub(super) fn seconds(&mut self, name: &'static str, default: Duration) -> Duration {
+    pub fn seconds(&mut self, name: &'static str, default: Duration) -> Duration {
         const MOST: Duration = Duration::from_secs(32_767);
         let Some(time) = self.duration(name) else { return default };
         if (Duration::from_secs(1)..=MOST).contains(&time) && time.subsec_nanos() == 0 {
@@ -277,7 +327,8 @@ impl<'a, S: Source> Reader<'a, S> {
         default
     }
 
-    pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
+    /// The `true` or `false` in a variable.
+    pub fn flag(&mut self, name: &'static str) -> Option<bool> {
         let value = self.source.variable(name)?;
         let parsed = value.parse().ok();
         if parsed.is_none() {
@@ -286,7 +337,7 @@ impl<'a, S: Source> Reader<'a, S> {
         parsed
     }
 
-    pub(super) fn termination(
+    fn termination(
         &mut self,
         rule: impl FnOnce(Option<Duration>, Option<Duration>) -> Duration,
     ) -> Duration {
@@ -297,7 +348,7 @@ impl<'a, S: Source> Reader<'a, S> {
     }
 
     /// TLS 1.2 has no place here; who asks for it must not believe to have it.
-    pub(super) fn refuse_tls12(&mut self) {
+    pub fn refuse_tls12(&mut self) {
         if self.flag("TLS12_ENABLED") == Some(true) {
             self.wrong("TLS12_ENABLED", "true", "cannot be: this program speaks TLS 1.3 only");
         }
@@ -323,4 +374,19 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
         rest = &rest[unit..];
     }
     (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_numbers_with_units() {
+        let parse = |text| parse_duration(text).map(|duration| duration.as_millis());
+        assert_eq!(parse("1h30m"), Some(5_400_000));
+        assert_eq!(parse("250ms"), Some(250));
+        for wrong in ["", "10", "s", "1.5s", "10 s", "-1s", "99999999999999999999s"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
 }
