@@ -1,14 +1,16 @@
 //! Which endpoint: two random choices over load, within what locality allows.
 //!
-//! [`preferred`] keeps the candidates that the service's locality mode allows; [`Loads::order`]
+//! [`candidates`] lists the endpoints of a service that can be reached; [`preferred`] keeps the candidates that the service's locality mode allows; [`Loads::order`]
 //! puts them in the order in which a connection tries them.
 //! Invariants: pure over (candidates, loads, now, random numbers); a candidate is offered once; an
 //! ejected one never comes before one that is not, except in panic.
-//! Not here: which endpoints a service has (`mesh`), address and port of the chosen one (`resolve`).
+//! Not here: which endpoints a service has (`mesh`).
 
+mod candidates;
 mod load;
 mod loads;
 mod locality;
 
+pub use candidates::{Candidate, Host, Wanted, candidates, host};
 pub use loads::{Config, InFlight, Loads};
 pub use locality::{preferred, rank};

@@ -5,11 +5,13 @@
 //! Not here: framing (`hbone`), which only carries an [`http::HeaderMap`].
 //! Source: Istio ztunnel `baggage`, `hbone`; spec L4 §2.4 and §2.6.
 
+mod authority;
 mod baggage;
 mod cause;
 mod forwarded;
 mod traceparent;
 
+pub use authority::{Authority, BadAuthority};
 pub use baggage::{BAGGAGE, Baggage};
 pub use cause::{CAUSE, cause, refusal};
 pub use forwarded::{FORWARDED, FORWARDED_NETWORK, Forwarded};

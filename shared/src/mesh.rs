@@ -7,6 +7,7 @@
 mod change;
 mod chunks;
 mod dump;
+mod gateway;
 mod publish;
 #[cfg(any(test, feature = "test-util"))]
 pub mod sample;

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use ztunnel::config::{Config, Given, RUN, warnings};
+use shared::config::Given;
+use ztunnel::config::{Config, RUN, warnings};
 
 use crate::planted;
 

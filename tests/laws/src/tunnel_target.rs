@@ -7,11 +7,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, LazyLock};
 
+use shared::headers::Authority;
 use shared::mesh::{
     AppProtocol, AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Mesh,
     NetworkAddr, Service, ServicePort, Workload, sample, writer,
 };
-use ztunnel::inbound::target::{Authority, Delivery, Error, Listener};
+use ztunnel::inbound::target::{Delivery, Error, Listener};
 use ztunnel::outbound::resolve::OWN_PORTS;
 
 use crate::planted;

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 use shared::authz::Permit;
 use shared::hbone::{self, Incoming, Stream};
-use shared::headers::{BAGGAGE, Baggage, FORWARDED_NETWORK, Forwarded, TraceParent, refusal};
+use shared::headers::{
+    Authority, BAGGAGE, Baggage, FORWARDED_NETWORK, Forwarded, TraceParent, refusal,
+};
 use shared::mesh::{Mesh, Workload};
 use shared::telemetry::access::Direction;
 use shared::telemetry::traffic::Security;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::inbound::target::{Authority, Delivery, Listener};
+use crate::inbound::target::{Delivery, Listener};
 use crate::inbound::tunnel::Tunnel;
-use crate::inbound::{Error, application, proxy_protocol};
+use crate::inbound::{Error, TargetError, application, proxy_protocol};
 use crate::metrics::{self, ConnectionLog, Story};
 use crate::node::permits::{Case, Watch};
 use crate::outcome::Outcome;
@@ -83,7 +85,7 @@ fn admit(
     incoming: &Incoming,
 ) -> Result<(Story, Result<Admitted, Error>), Error> {
     let request = incoming.request()?;
-    let authority: Authority = request.authority.parse()?;
+    let authority: Authority = request.authority.parse().map_err(TargetError::from)?;
     let mesh = tunnel.worker.node.mesh.load();
     let listener = Listener {
         workload,

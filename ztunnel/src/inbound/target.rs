@@ -4,34 +4,20 @@
 //! else's address only a waypoint of that somebody may be.
 //! Source: spec L4 §4.2, §4.3.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 
+use shared::headers::{Authority, BadAuthority};
 use shared::mesh::{AppTunnel, AppTunnelProtocol, Mesh, Service, Workload};
 
 use crate::outbound::resolve::{OWN_PORTS, fronts};
-use crate::redirect::sockets::canonical;
-
-/// Longer authorities are refused: a host name has 253 bytes (RFC 1035 §2.3.4), a port five.
-const LONGEST_BYTES: usize = 260;
-
-/// A CONNECT target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Authority {
-    /// An address, never an IPv4 one in IPv6 form.
-    Address(SocketAddr),
-    /// A service and one of its ports.
-    Host(Box<str>, u16),
-}
 
 /// Why a target is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Not `address:port` or `host:port`.
-    #[error("invalid authority: {0:?}")]
-    Authority(Box<str>),
+    #[error(transparent)]
+    Authority(#[from] BadAuthority),
     /// The address is not the pod's.
     #[error("ip mismatch: {local} != {asked}")]
     Foreign {
@@ -52,42 +38,6 @@ pub enum Error {
     /// The application wants to be told an address that the service does not have.
     #[error("service {0} has no address")]
     NoVip(Box<str>),
-}
-
-impl FromStr for Authority {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let invalid = || {
-            let shown = text.chars().take(LONGEST_BYTES).collect::<String>();
-            Error::Authority(shown.into())
-        };
-        if text.len() > LONGEST_BYTES {
-            return Err(invalid());
-        }
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return (address.port() > 0)
-                .then(|| Self::Address(canonical(address)))
-                .ok_or_else(invalid);
-        }
-        let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
-        let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = port.parse().ok().filter(|port| digits && *port > 0).ok_or_else(invalid)?;
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        if host.is_empty() || !host.bytes().all(legal) {
-            return Err(invalid());
-        }
-        Ok(Self::Host(host.into(), port))
-    }
-}
-
-impl fmt::Display for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => write!(f, "{address}"),
-            Self::Host(host, port) => write!(f, "{host}:{port}"),
-        }
-    }
 }
 
 /// Where a tunnel leads.

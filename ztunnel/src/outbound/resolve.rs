@@ -8,7 +8,6 @@
 //! Source: Istio ztunnel `proxy/outbound.rs`, `state.rs`; spec L4 §3.2 to §3.6. Where its \[GAP\]s
 //! are holes, we differ; each place says why.
 
-mod candidates;
 mod gateway;
 mod hop;
 
@@ -16,15 +15,14 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use shared::balance::{self, Wanted};
 use shared::mesh::{
     BalancingMode, GatewayAddress, GatewayDestination, Mesh, Protocol, Service, ServiceKey, Uid,
     Workload,
 };
 
-pub use candidates::Candidate;
-pub use hop::{Authority, Hop, Host, Inner, Target, Tunnel};
-
-use candidates::Wanted;
+pub use hop::{Authority, Hop, Inner, Target, Tunnel};
+pub use shared::balance::{Candidate, Host};
 
 /// Ports of ztunnel itself: outbound, inbound plaintext, inbound HBONE.
 pub const OWN_PORTS: [u16; 3] = [15001, 15006, 15008];
@@ -225,8 +223,7 @@ fn to_service<'a>(
     let destination = query.destination;
     // Istio ztunnel sends a waypoint that calls a service behind itself to itself again; that loops,
     // so its own instances go straight to the endpoints.
-    let own_waypoint = gateway::of_service(service)
-        .any(|waypoint| gateway::is_instance(mesh, query.source, waypoint));
+    let own_waypoint = service.waypoints().any(|waypoint| mesh.is_instance(query.source, waypoint));
     if !own_waypoint && let Some(waypoint) = gateway::draw_waypoint(service, query.draw) {
         return to_waypoint(mesh, query, Some(service), waypoint);
     }
@@ -235,7 +232,7 @@ fn to_service<'a>(
         return pass_through(mesh, query, Some(service));
     }
     let port = destination.port();
-    let candidates = candidates::of_service(mesh, query.source, service, Wanted::Service, port);
+    let candidates = balance::candidates(mesh, query.source, service, Wanted::Service, port);
     if candidates.is_empty() {
         return Err(Unroutable::NoHealthyUpstream(destination));
     }
@@ -249,7 +246,7 @@ fn to_workload<'a>(
     workload: &'a Arc<Workload>,
 ) -> Result<Route<'a>, Unroutable> {
     if let Some(waypoint) = &workload.waypoint
-        && !gateway::is_instance(mesh, query.source, waypoint)
+        && !mesh.is_instance(query.source, waypoint)
     {
         return to_waypoint(mesh, query, None, waypoint);
     }
@@ -281,22 +278,17 @@ fn to_waypoint<'a>(
 /// Whether `source` is an instance of a waypoint in front of `workload` or of one of its services.
 pub fn is_waypoint_of(mesh: &Mesh, source: &Workload, workload: &Workload) -> bool {
     let own = workload.waypoint.iter().map(|waypoint| &**waypoint);
-    let of_services = mesh.services_of(workload).flat_map(|service| gateway::of_service(service));
-    own.chain(of_services).any(|waypoint| gateway::is_instance(mesh, source, waypoint))
+    let of_services = mesh.services_of(workload).flat_map(|service| service.waypoints());
+    own.chain(of_services).any(|waypoint| mesh.is_instance(source, waypoint))
 }
 
 /// Whether `address` belongs to a service or workload that `workload` is a waypoint of.
 pub fn fronts(mesh: &Mesh, workload: &Workload, address: IpAddr) -> bool {
-    let is_instance = |waypoint: &GatewayAddress| gateway::is_instance(mesh, workload, waypoint);
+    let is_instance = |waypoint: &GatewayAddress| mesh.is_instance(workload, waypoint);
     let service = mesh.service_by_vip(&workload.network, address, None);
     let behind = mesh.workload_by_addr(&workload.network, address);
-    service.is_some_and(|service| gateway::of_service(service).any(is_instance))
+    service.is_some_and(|service| service.waypoints().any(is_instance))
         || behind.and_then(|behind| behind.waypoint.as_deref()).is_some_and(is_instance)
-}
-
-/// The services that `workload` is an endpoint of include `key`.
-fn is_endpoint(workload: &Workload, key: &ServiceKey) -> bool {
-    workload.services.iter().any(|(service, _)| service == key)
 }
 
 #[cfg(test)]

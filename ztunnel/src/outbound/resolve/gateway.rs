@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
+use shared::balance::{self, Candidate, Wanted};
 use shared::mesh::{GatewayAddress, GatewayDestination, Mesh, Service, Workload};
-
-use crate::outbound::resolve::candidates::{self, Candidate, Wanted};
-use crate::outbound::resolve::is_endpoint;
 
 /// A gateway that is in the mesh.
 pub(super) struct Found<'a> {
@@ -13,12 +11,6 @@ pub(super) struct Found<'a> {
     pub(super) service: Option<&'a Arc<Service>>,
     /// Its instances that can be reached; may be empty.
     pub(super) candidates: Vec<Candidate<'a>>,
-}
-
-/// Every waypoint that the service may be reached through.
-pub(super) fn of_service(service: &Service) -> impl Iterator<Item = &GatewayAddress> {
-    let weighted = service.weighted_waypoints.iter().map(|weighted| &weighted.destination);
-    service.waypoint.iter().chain(weighted)
 }
 
 /// One of the weighted waypoints in proportion to its weight, else the single one.
@@ -36,24 +28,6 @@ pub(super) fn draw_waypoint(service: &Service, draw: u64) -> Option<&GatewayAddr
     })
 }
 
-/// Whether `workload` is itself an instance of `gateway`.
-pub(super) fn is_instance(mesh: &Mesh, workload: &Workload, gateway: &GatewayAddress) -> bool {
-    match &gateway.destination {
-        GatewayDestination::Hostname(key) => match mesh.service(key) {
-            Some(service) => is_endpoint(workload, &service.key),
-            None => mesh
-                .workload_by_hostname(&key.namespace, &key.hostname)
-                .is_some_and(|known| known.uid == workload.uid),
-        },
-        GatewayDestination::Address(at) => {
-            match mesh.service_by_vip(&at.network, at.address, None) {
-                Some(service) => is_endpoint(workload, &service.key),
-                None => at.network == workload.network && workload.addresses.contains(&at.address),
-            }
-        }
-    }
-}
-
 /// Looks the gateway up and lists its instances; `None` when the mesh does not have it.
 pub(super) fn find<'a>(
     mesh: &'a Mesh,
@@ -67,7 +41,7 @@ pub(super) fn find<'a>(
         GatewayDestination::Address(at) => mesh.service_by_vip(&at.network, at.address, None),
     };
     if let Some(service) = service {
-        let candidates = candidates::of_service(mesh, source, service, wanted, port);
+        let candidates = balance::candidates(mesh, source, service, wanted, port);
         return Some(Found { service: Some(service), candidates });
     }
     let workload = match &gateway.destination {

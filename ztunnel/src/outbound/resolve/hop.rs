@@ -1,13 +1,13 @@
 //! The next hop towards one candidate: what to dial, who must answer, and what to ask it for.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use shared::balance::{Candidate, Host, Wanted, host};
 use shared::identity::SpiffeId;
 use shared::mesh::{IpFamilies, Mesh, Protocol, Service, Workload};
 
-use crate::outbound::resolve::candidates::{Candidate, Wanted};
 use crate::outbound::resolve::{
     Endpoints, GatewayName, Kind, OWN_PORTS, Query, Trouble, Unroutable, gateway, is_waypoint_of,
 };
@@ -51,15 +51,6 @@ pub struct Target {
     pub host: Host,
     /// Which port.
     pub port: u16,
-}
-
-/// Where a workload is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Host {
-    /// Known.
-    Ip(IpAddr),
-    /// Missing: the caller asks DNS and takes an address, of the given family where there is one.
-    Name(Arc<str>),
 }
 
 /// The `:authority` of a tunnel request.
@@ -221,24 +212,4 @@ fn tunnel(
         expected.push(workload.identity.clone());
     }
     Tunnel { to, expected, authority, inner: None }
-}
-
-/// The address that was asked for if it is the workload's, else the first that the service allows,
-/// of the family that was asked for where there is one; else its name.
-pub(super) fn host(workload: &Workload, asked: IpAddr, families: IpFamilies) -> Option<Host> {
-    let asked = asked.to_canonical();
-    if workload.addresses.contains(&asked) {
-        return Some(Host::Ip(asked));
-    }
-    let allowed = |address: &&IpAddr| match families {
-        IpFamilies::Automatic | IpFamilies::Dual => true,
-        IpFamilies::IPv4 => address.is_ipv4(),
-        IpFamilies::IPv6 => address.is_ipv6(),
-    };
-    let addresses = || workload.addresses.iter().filter(allowed);
-    addresses()
-        .find(|address| address.is_ipv4() == asked.is_ipv4())
-        .or_else(|| addresses().next())
-        .map(|address| Host::Ip(*address))
-        .or_else(|| workload.hostname.clone().map(Host::Name))
 }

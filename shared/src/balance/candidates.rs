@@ -1,12 +1,10 @@
 //! Which endpoints of a service may be chosen for one connection.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use shared::balance;
-use shared::mesh::{AppTunnel, Mesh, PortMap, Service, Workload};
-
-use crate::outbound::resolve::hop;
+use crate::balance::preferred;
+use crate::mesh::{AppTunnel, IpFamilies, Mesh, PortMap, Service, Workload};
 
 /// A workload that can be tried.
 #[derive(Debug, Clone, Copy)]
@@ -18,14 +16,15 @@ pub struct Candidate<'a> {
 }
 
 impl<'a> Candidate<'a> {
-    pub(super) fn new(workload: &'a Arc<Workload>, port: u16) -> Self {
+    /// The workload, on this port.
+    pub fn new(workload: &'a Arc<Workload>, port: u16) -> Self {
         Self { workload, port }
     }
 }
 
 /// What the endpoints are wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub enum Wanted {
     /// Their application, on a port of the service.
     Service,
     /// Ending HBONE, on the port that the configuration names.
@@ -34,7 +33,7 @@ pub(super) enum Wanted {
 
 /// The endpoints that `source` may use, after port, reachability, locality mode and weight.
 /// Health was applied by the mesh (spec L4 §3.4).
-pub(super) fn of_service<'a>(
+pub fn candidates<'a>(
     mesh: &'a Mesh,
     source: &Workload,
     service: &'a Service,
@@ -46,7 +45,7 @@ pub(super) fn of_service<'a>(
         (workload.capacity > 0 && is_reachable(source, service, workload))
             .then_some(Candidate { workload, port })
     });
-    balance::preferred(service.balancing.as_ref(), source, usable.collect(), |one| one.workload)
+    preferred(service.balancing.as_ref(), source, usable.collect(), |one| one.workload)
 }
 
 /// The endpoint's own port, else the service's target port, else the requested port where an
@@ -74,8 +73,37 @@ fn target_port(
 fn is_reachable(source: &Workload, service: &Service, workload: &Workload) -> bool {
     if workload.network == source.network {
         let any = Ipv4Addr::UNSPECIFIED.into();
-        hop::host(workload, any, service.ip_families).is_some()
+        host(workload, any, service.ip_families).is_some()
     } else {
         workload.network_gateway.is_some()
     }
+}
+
+/// Where a workload is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// Known.
+    Ip(IpAddr),
+    /// Missing: the caller asks DNS and takes an address, of the given family where there is one.
+    Name(Arc<str>),
+}
+
+/// The address that was asked for if it is the workload's, else the first that the service allows,
+/// of the family that was asked for where there is one; else its name.
+pub fn host(workload: &Workload, asked: IpAddr, families: IpFamilies) -> Option<Host> {
+    let asked = asked.to_canonical();
+    if workload.addresses.contains(&asked) {
+        return Some(Host::Ip(asked));
+    }
+    let allowed = |address: &&IpAddr| match families {
+        IpFamilies::Automatic | IpFamilies::Dual => true,
+        IpFamilies::IPv4 => address.is_ipv4(),
+        IpFamilies::IPv6 => address.is_ipv6(),
+    };
+    let addresses = || workload.addresses.iter().filter(allowed);
+    addresses()
+        .find(|address| address.is_ipv4() == asked.is_ipv4())
+        .or_else(|| addresses().next())
+        .map(|address| Host::Ip(*address))
+        .or_else(|| workload.hostname.clone().map(Host::Name))
 }
