@@ -10,6 +10,7 @@
 //! | [`feed`] | where that picture comes from |
 //! | [`authz`] | who may connect: pure decisions over the picture |
 //! | [`balance`] | which endpoint: pure choices over load |
+//! | [`check`] | what of a mesh directory is in force |
 //! | [`chain`], [`size`] | errors in words; budgets for futures |
 //! | [`config`], [`process`] | what the operator wants; from the command line to the exit code |
 //! | [`telemetry`], [`admin`], [`ready`], [`drain`], [`workers`] | running the process |
@@ -18,6 +19,7 @@ pub mod admin;
 pub mod authz;
 pub mod balance;
 pub mod chain;
+pub mod check;
 pub mod config;
 pub mod drain;
 pub mod feed;

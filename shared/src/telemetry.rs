@@ -8,6 +8,7 @@ mod line;
 pub mod logging;
 pub mod metrics;
 pub mod process;
+pub mod requests;
 mod sink;
 pub mod traffic;
 

@@ -3,6 +3,7 @@
 //! `role` holds the processes that run inside (proxies, servers, clients, the wire watch).
 //! Not here: assertions about the product; those live in the suites and in the demo.
 
+pub mod asking;
 pub mod cluster;
 pub mod enter;
 pub mod eventually;
@@ -15,3 +16,4 @@ pub mod process;
 pub mod proxies;
 pub mod role;
 mod sys;
+pub mod waypoint;

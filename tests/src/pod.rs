@@ -45,6 +45,24 @@ impl PodSpec {
         self
     }
 
+    /// Runs it as another service account.
+    pub fn service_account(mut self, account: &str) -> Self {
+        account.clone_into(&mut self.service_account);
+        self
+    }
+
+    /// Its namespace.
+    #[must_use]
+    pub fn namespace_name(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Its service account.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.service_account
+    }
+
     /// Gives it a label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.to_owned(), value.to_owned());

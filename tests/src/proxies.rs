@@ -73,7 +73,7 @@ impl Authority {
             .arg(&self.state)
             .success(START)
             .context("making a join token")?;
-        let file = self.state.with_file_name(format!("{node}.token"));
+        let file = self.state.with_file_name(format!("{}.token", node.replace('/', "-")));
         fs::write(&file, token)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         Ok(file)

@@ -1,6 +1,7 @@
 //! The processes of a test: this program, run again as something else.
 //! A role that gives a result prints it as one JSON line at its end; the types are here too.
 
+pub mod app;
 pub mod bulk;
 pub mod exec;
 pub mod exit;
@@ -27,6 +28,11 @@ pub(crate) fn play(role: &str, args: Vec<String>) -> ExitCode {
             let environment = shared::config::ProcessEnvironment;
             return ztunnel::app::run_from(with_name("ztunnel", args), &environment);
         }
+        "waypoint" => {
+            let environment = shared::config::ProcessEnvironment;
+            return waypoint::app::run_from(with_name("waypoint", args), &environment);
+        }
+        "app" => block_on(app::serve(parse(role, args))),
         "echo" => block_on(servers::echo(parse(role, args))),
         "banner" => block_on(servers::banner(parse(role, args))),
         "bulk" => block_on(bulk::run(parse(role, args))),

@@ -17,6 +17,7 @@ mod netns {
     pub(crate) mod routes;
     pub(crate) mod suite;
     pub(crate) mod traffic;
+    pub(crate) mod waypoint;
 }
 
 use std::process::ExitCode;

@@ -1,103 +1,106 @@
-//! The process. Nothing is pretended: what cannot be served is refused at the start.
+//! The process: parse, build, run, drain.
 //!
-//! Exit codes: 64 the command line is wrong; 69 the service is not available in this version.
+//! ```text
+//! arguments ─► Config ─► build: everything that can fail is tried, all ports bound
+//!                          └► Bound::run: feed, certificate, tunnels, servers … SIGTERM ─► drain ─► exit 0
+//! ```
+//!
+//! Exit codes: 0 done; 1 cannot start, or something is not in force (`check`); 64 the command line or
+//! a variable is wrong.
+
+mod build;
+mod cli;
+mod dump;
+mod run;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, Command, value_parser};
+use anyhow::Context as _;
+use shared::config::{Environment, Given, ProcessEnvironment, Source};
+use shared::process;
+use tokio::runtime::Builder;
 
-/// `EX_USAGE`.
+pub use self::build::{Bound, build};
+pub use shared::process::{Addresses, Log};
+
+use self::cli::Command;
+use crate::config::{self, Config};
+
+/// `EX_USAGE`: the command line or a variable is wrong.
 const USAGE: u8 = 64;
-/// `EX_UNAVAILABLE`.
-const UNAVAILABLE: u8 = 69;
+/// It cannot start.
+const FAILED: u8 = 1;
 
-/// Runs the program with the arguments of this process.
+/// Runs the program with the arguments and the environment of this process.
 pub fn main() -> ExitCode {
-    run_from(std::env::args_os())
+    run_from(std::env::args_os(), &ProcessEnvironment)
 }
 
-/// Runs the program with these arguments; the first is its name.
-pub fn run_from<I, A>(arguments: I) -> ExitCode
+/// Runs the program with these arguments (the first is its name) and this environment.
+///
+/// Tests and the demo call it in processes of their own, because it ends with the process in mind:
+/// it installs the log, a panic hook and signal handlers.
+pub fn run_from<I, A>(arguments: I, environment: &impl Environment) -> ExitCode
 where
     I: IntoIterator<Item = A>,
-    A: Into<OsString> + Clone,
+    A: Into<OsString>,
 {
-    match command().try_get_matches_from(arguments) {
+    let command = match cli::parse(arguments.into_iter().map(Into::into).collect()) {
+        Ok(command) => command,
         Err(error) => {
+            // Help and version are no mistakes; clap says which.
             let mistake = error.use_stderr();
             error.print().ok();
-            if mistake { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+            return if mistake { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
-        Ok(_) => {
-            eprintln!(
-                "waypoint: routing HTTP is not part of this version; remove the label \
-                 istio.io/use-waypoint, and ztunnel carries the traffic without HTTP behaviour"
-            );
-            ExitCode::from(UNAVAILABLE)
-        }
-    }
-}
-
-fn command() -> Command {
-    let path = |name: &'static str| {
-        Arg::new(name).long(name).value_name("DIR").value_parser(value_parser!(PathBuf))
     };
-    Command::new("waypoint")
-        .version(env!("CARGO_PKG_VERSION"))
-        .about("Culvert's HTTP proxy. Not part of this version: it only checks its arguments.")
-        .subcommand_required(true)
-        .subcommand(
-            Command::new("run")
-                .about("Serve a Gateway")
-                .arg(path("mesh").required(true).help("mesh directory"))
-                .arg(
-                    Arg::new("gateway")
-                        .long("gateway")
-                        .value_name("NAMESPACE/NAME")
-                        .required(true)
-                        .value_parser(gateway)
-                        .help("the Gateway to serve"),
-                ),
-        )
-}
-
-fn gateway(text: &str) -> Result<(String, String), &'static str> {
-    match text.split_once('/') {
-        Some((namespace, name))
-            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
-        {
-            Ok((namespace.to_owned(), name.to_owned()))
+    match command {
+        Command::Run(flags) => proxy(&Given::new(flags, environment)),
+        Command::Check(check) => check.run(),
+        Command::Version => {
+            println!("waypoint {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
         }
-        _ => Err("write NAMESPACE/NAME"),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_correct_command_line_is_told_the_truth() {
-        let code = run_from(["waypoint", "run", "--mesh", "mesh", "--gateway", "shop/waypoint"]);
-        assert_eq!(format!("{code:?}"), format!("{:?}", ExitCode::from(UNAVAILABLE)));
-    }
-
-    #[test]
-    fn mistakes_are_usage_errors() {
-        for arguments in [
-            &["waypoint"][..],
-            &["waypoint", "run"],
-            &["waypoint", "run", "--mesh", "m", "--gateway", "shop"],
-            &["waypoint", "run", "--mesh", "m", "--gateway", "shop/"],
-        ] {
-            let code = run_from(arguments.iter().copied());
-            assert_eq!(
-                format!("{code:?}"),
-                format!("{:?}", ExitCode::from(USAGE)),
-                "{arguments:?}"
-            );
+fn proxy(source: &impl Source) -> ExitCode {
+    let config = match Config::parse(source) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            for mistake in &mistakes {
+                eprintln!("waypoint: {mistake}");
+            }
+            eprintln!("waypoint: see `waypoint run --help`");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match run(config, &config::warnings(source)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("waypoint: {error:#}");
+            let advice = error.downcast_ref().and_then(process::Failure::advice);
+            if let Some(advice) = advice {
+                eprintln!("waypoint: {advice}");
+            }
+            ExitCode::from(FAILED)
         }
     }
+}
+
+fn run(config: Config, warnings: &[String]) -> anyhow::Result<()> {
+    let log = Log::start(&config.process)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("make the control event loop")?;
+    let end = log.clone();
+    let result = runtime.block_on(async {
+        build(config, log)?.run().await;
+        anyhow::Ok(())
+    });
+    end.flush();
+    result
 }

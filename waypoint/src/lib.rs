@@ -1,3 +1,23 @@
-//! Culvert's HTTP proxy. This version parses its command line and says that it does not serve yet.
+//! The HTTP proxy: ends HBONE, decides per request, and reaches the chosen pod over HBONE again.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`tunnel`] | connections of clients: mutual TLS, CONNECT streams, which protocol is inside |
+//! | [`request`] | the life of a request |
+//! | [`upstream`] | endpoints and the connections to them |
+//! | [`respond`] | answers of our own |
+//! | [`tcp`] | what is not HTTP |
+//! | [`app`] | the process: parse, build, run, drain |
 
 pub mod app;
+pub mod config;
+pub mod filters;
+pub mod metrics;
+pub mod node;
+pub mod outcome;
+pub mod request;
+pub mod respond;
+pub mod router;
+pub mod tcp;
+pub mod tunnel;
+pub mod upstream;

@@ -11,7 +11,6 @@
 
 pub mod app;
 pub mod ca;
-pub mod check;
 pub mod config;
 pub mod copy;
 pub mod inbound;

@@ -37,6 +37,9 @@ pub struct Options {
     pub node: Option<Arc<str>>,
     /// A pod (namespace, name) that is served here wherever it runs: dedicated mode.
     pub pod: Option<(Arc<str>, Arc<str>)>,
+    /// A waypoint (namespace, name) whose instances are served here: pods labelled
+    /// `gateway.networking.k8s.io/gateway-name`.
+    pub gateway: Option<(Arc<str>, Arc<str>)>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Default for Options {
             root_namespace: "istio-system".into(),
             node: None,
             pod: None,
+            gateway: None,
         }
     }
 }

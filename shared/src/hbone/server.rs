@@ -1,11 +1,13 @@
 //! The answering side of a connection.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::StatusCode;
 use http::header::HeaderMap;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -58,6 +60,44 @@ impl<T: Transport + Unpin> Server<T> {
             self.over = true;
             result.err().map(Err)
         })
+    }
+
+    /// Hands every stream to `serve`, which becomes a task of its own, until the connection ends or,
+    /// once `draining` does, its streams have. What is left then is aborted with the connection.
+    ///
+    /// # Errors
+    /// Why the connection ended, unless gracefully.
+    pub async fn serve_each<F>(
+        &mut self,
+        draining: impl Future<Output = ()>,
+        serve: impl Fn(Incoming) -> F,
+    ) -> Result<(), Error>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let mut draining = pin!(draining);
+        let mut drained = false;
+        // Aborts what is left when the connection is gone.
+        let mut streams = JoinSet::new();
+        let ended = loop {
+            tokio::select! {
+                () = &mut draining, if !drained => {
+                    self.drain();
+                    drained = true;
+                }
+                Some(_) = streams.join_next(), if !streams.is_empty() => {}
+                next = self.accept() => match next {
+                    Some(Ok(incoming)) => {
+                        streams.spawn_local(serve(incoming));
+                    }
+                    Some(Err(error)) => break Err(error),
+                    None => break Ok(()),
+                },
+            }
+        };
+        // The connection has ended for its streams, too.
+        while streams.join_next().await.is_some() {}
+        ended
     }
 
     /// Begins a graceful end: GOAWAY, open streams finish. Keep accepting until `None`.

@@ -37,6 +37,13 @@ impl Stream {
         self.connection.state().poll_recv(self.id, cx)
     }
 
+    /// Puts back bytes that were received and are to be received again, before any others.
+    pub fn unread(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.connection.state().unread(self.id, bytes);
+        }
+    }
+
     /// Gives back window for `bytes` received earlier.
     pub fn consumed(&mut self, bytes: usize) {
         self.connection.state().consumed(self.id, bytes);

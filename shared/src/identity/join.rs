@@ -1,6 +1,6 @@
-//! Join tokens: what a node needs to ask our own authority for certificates.
+//! Join tokens: what a node or a gateway needs to ask our own authority for certificates.
 //!
-//! `culvert1:<node>:<secret>:<root digest>`, the latter two 32 bytes in hexadecimal. The node
+//! `culvert1:<node>:<secret>:<root digest>`; a gateway stands as `<namespace>/<name>`; the latter two 32 bytes in hexadecimal. The node
 //! checks the digest before it shows the secret to anybody.
 //! Invariants: the secret is printed only by [`JoinToken::expose`] and [`Credential::bearer`].
 
@@ -39,7 +39,7 @@ impl JoinToken {
     /// A token with a fresh secret for `node`, which will trust only the root with digest `root`.
     ///
     /// # Errors
-    /// [`Malformed`] when `node` is not a DNS-1123 name.
+    /// [`Malformed`] when `node` is neither a DNS-1123 name nor two of them with a slash between.
     pub fn generate(node: &str, root: [u8; 32]) -> Result<Self, Malformed> {
         let mut secret = [0; 32];
         provider::fill_random(&mut secret).map_err(|_| Malformed)?;
@@ -141,8 +141,13 @@ pub fn authority_name(trust_domain: &TrustDomain) -> String {
     format!("spiffe://{trust_domain}/culvert/ca")
 }
 
+/// A node, or `NAMESPACE/NAME` of a gateway.
 fn node_name(text: &str) -> Result<Box<str>, Malformed> {
-    is_dns1123_subdomain(text).then(|| text.into()).ok_or(Malformed)
+    let legal = match text.split_once('/') {
+        Some((namespace, name)) => is_dns1123_subdomain(namespace) && is_dns1123_subdomain(name),
+        None => is_dns1123_subdomain(text),
+    };
+    if legal { Ok(text.into()) } else { Err(Malformed) }
 }
 
 /// `bytes` in lower-case hexadecimal.

@@ -101,7 +101,56 @@ pub struct Failure<'a> {
     pub error: &'a dyn Display,
 }
 
+/// A request, as it is told.
+#[derive(Clone, Copy)]
+pub struct RequestRecord<'a> {
+    /// Who asked.
+    pub source: Side<'a>,
+    /// Who answered; nobody when the answer is ours.
+    pub destination: Side<'a>,
+    /// Host name of the service that was meant.
+    pub service: Option<&'a str>,
+    /// `GET`.
+    pub method: &'a str,
+    /// Path and query, as the client sent them.
+    pub path: &'a str,
+    /// `HTTP/1.1`.
+    pub protocol: &'a dyn Display,
+    /// `:authority` or Host.
+    pub host: Option<&'a str>,
+    /// Status code; 0 when there was none.
+    pub status: u16,
+    /// Envoy's short word for what went wrong.
+    pub flags: Option<&'a str>,
+    /// Namespace and name of the route that matched.
+    pub route: Option<&'a str>,
+    /// `x-request-id`.
+    pub request_id: Option<&'a str>,
+    /// How often endpoints were tried.
+    pub attempts: u32,
+    /// Bodies: `sent` is the response's.
+    pub bytes: Bytes,
+    /// From the head of the request to the end of the response.
+    pub duration: Duration,
+    /// The id of the tunnel that it came through.
+    pub connection: Option<&'a str>,
+    /// Why it failed.
+    pub failure: Option<Failure<'a>>,
+}
+
 impl Log {
+    /// Writes one line about a request, unless the level of the target `access` is higher: info, or
+    /// warn when it failed in the mesh.
+    pub fn request(&self, record: &RequestRecord<'_>) {
+        let (level, enabled) = match record.failure {
+            None => (Level::INFO, tracing::enabled!(target: TARGET, Level::INFO)),
+            Some(_) => (Level::WARN, tracing::enabled!(target: TARGET, Level::WARN)),
+        };
+        if enabled {
+            self.sink.line(render_request(self.format, level, record));
+        }
+    }
+
     /// Lines go to `sink` in this form.
     #[must_use]
     pub fn new(sink: Sink, format: Format) -> Self {
@@ -135,6 +184,42 @@ impl Log {
     pub fn flush(&self, patience: Duration) {
         self.sink.flush(patience);
     }
+}
+
+fn render_request(format: Format, level: Level, record: &RequestRecord<'_>) -> String {
+    let mut line = Line::begin(format, level, TARGET, "request complete");
+    side(&mut line, "src", &record.source);
+    side(&mut line, "dst", &record.destination);
+    line.optional("dst.service", record.service);
+    line.optional("method", Some(record.method));
+    line.optional("path", Some(record.path));
+    line.field("protocol", &Value::Bare(record.protocol));
+    line.optional("host", record.host);
+    line.field("status", &Value::Number(record.status.into()));
+    line.optional("flags", record.flags);
+    line.optional("route", record.route);
+    line.optional("request_id", record.request_id);
+    line.field("attempts", &Value::Number(record.attempts.into()));
+    line.field("bytes_sent", &Value::Number(record.bytes.sent));
+    line.field("bytes_recv", &Value::Number(record.bytes.received));
+    line.field("duration", &Value::Text(&format!("{}ms", record.duration.as_millis())));
+    if let Some(failure) = record.failure {
+        line.field("error", &Value::Text(&failure.error.to_string()));
+        line.field("cause", &Value::Text(failure.cause));
+    }
+    line.optional("connection", record.connection);
+    line.end()
+}
+
+fn side(line: &mut Line, end: &str, side: &Side<'_>) {
+    let Side { address, workload, namespace, identity, cluster } = side;
+    if let Some(address) = address {
+        line.field(&format!("{end}.addr"), &Value::Address(*address));
+    }
+    line.optional(&format!("{end}.workload"), *workload);
+    line.optional(&format!("{end}.namespace"), *namespace);
+    line.optional(&format!("{end}.identity"), *identity);
+    line.optional(&format!("{end}.cluster"), *cluster);
 }
 
 fn render(format: Format, level: Level, message: &str, record: &Record<'_>) -> String {

@@ -34,7 +34,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub struct Traffic {
     families: Families,
-    open: [IntGauge; 2],
+    open: [IntGauge; 3],
 }
 
 impl Traffic {
@@ -49,7 +49,7 @@ impl Traffic {
             Opts::new("istio_tcp_sockets_open", "Open sockets of applications (unstable)."),
             &["reporter"],
         )?;
-        let open = [Reporter::Source, Reporter::Destination]
+        let open = [Reporter::Source, Reporter::Destination, Reporter::Waypoint]
             .map(|reporter| sockets.with_label_values(&[reporter.as_str()]));
         registry.register(sockets)?;
         Ok(Self { families, open })

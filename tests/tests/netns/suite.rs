@@ -7,7 +7,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::{
     bare, certificates, drain, inward, many, peers, pods, policy, programs, redirect, routes,
-    traffic,
+    traffic, waypoint,
 };
 
 /// A test: its name, the programs that it needs, and its body.
@@ -33,6 +33,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         peers::ENVOY,
         peers::NGHTTPX,
         peers::NODE,
+        waypoint::CASES,
     ]
     .concat();
     let trials = cases.into_iter().map(|case| trial(case, strict)).collect();

@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, Args as _, FromArgMatches as _};
+use shared::check::Check;
 use shared::config::{Environment, Setting};
 
 use crate::ca;
-use crate::check::Check;
 use crate::config;
 
 const ABOUT: &str = "Culvert's node proxy: carries the traffic of pods over mutual TLS.

@@ -1,7 +1,6 @@
 //! A tunnel connection (15008): mutual TLS, then a task per stream.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +9,6 @@ use shared::hbone::{Incoming, Server};
 use shared::telemetry::access::Direction;
 use shared::tls::{self, PeerId};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::inbound::{AcceptError, Error, request};
@@ -80,29 +78,11 @@ assert_size!(accept, fn(_, _, _) -> _, 3_968);
 
 async fn serve_streams(tunnel: Tunnel, stream: tls::Stream) -> Result<(), AcceptError> {
     let mut server = Server::new(stream, tunnel.worker.config().tunnel_server);
-    let mut draining = pin!(tunnel.pod.drain.draining());
-    let mut drained = false;
+    let draining = tunnel.pod.drain.draining();
     let tunnel = Rc::new(tunnel);
-    // Aborts what is left when the pod is gone.
-    let mut streams = JoinSet::new();
-    let ended = loop {
-        tokio::select! {
-            () = &mut draining, if !drained => {
-                server.drain();
-                drained = true;
-            }
-            Some(_) = streams.join_next(), if !streams.is_empty() => {}
-            next = server.accept() => match next {
-                Some(Ok(incoming)) => {
-                    streams.spawn_local(serve_stream(Rc::clone(&tunnel), incoming));
-                }
-                Some(Err(error)) => break Err(error),
-                None => break Ok(()),
-            },
-        }
-    };
-    drop(server);
-    while streams.join_next().await.is_some() {}
+    let each = Rc::clone(&tunnel);
+    let ended =
+        server.serve_each(draining, |incoming| serve_stream(Rc::clone(&each), incoming)).await;
     match ended {
         Err(error) if request::is_protocol_error(&error) => Err(AcceptError::Tunnel(error)),
         Err(error) => {

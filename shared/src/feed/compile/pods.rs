@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::feed::compile::Compiled;
 use crate::feed::compile::world::{Traffic, World};
 use crate::feed::local::LocalPod;
-use crate::feed::object::{Body, Object, Pod};
+use crate::feed::object::{Body, Object, Pod, label};
 use crate::feed::verdict::Cause;
 use crate::mesh::{NetworkMode, PortMap, Protocol, ServiceKey, Uid, Workload};
 
@@ -42,7 +42,8 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
             *namespace == object.key.namespace && *name == object.key.name
         };
         let local = world.options.node.as_ref().is_some_and(|node| *node == pod.node)
-            || world.options.pod.as_ref().is_some_and(named);
+            || world.options.pod.as_ref().is_some_and(named)
+            || world.options.gateway.as_ref().is_some_and(|gateway| is_instance(object, gateway));
         if local && !pod.host_network {
             compiled.local_pods.push(local_pod(object, pod, &workload, enrolled));
         }
@@ -51,6 +52,12 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
     compiled
         .local_pods
         .sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+}
+
+/// Whether a pod is an instance of the waypoint `namespace`/`name`.
+fn is_instance(object: &Object, (namespace, name): &(Arc<str>, Arc<str>)) -> bool {
+    let label = label(&object.labels, "gateway.networking.k8s.io/gateway-name");
+    object.key.namespace == *namespace && label == Some(name)
 }
 
 /// Whether all addresses of a pod are its own; if not, the pod stays out as a whole.

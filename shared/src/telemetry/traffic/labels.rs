@@ -90,6 +90,8 @@ pub enum Reporter {
     Source,
     /// The side of the application that serves it.
     Destination,
+    /// The HTTP proxy between them.
+    Waypoint,
 }
 
 impl Reporter {
@@ -97,6 +99,7 @@ impl Reporter {
         match self {
             Self::Source => "source",
             Self::Destination => "destination",
+            Self::Waypoint => "waypoint",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `ztunnel check`: what of a mesh directory is in force.
+//! `ztunnel check` and `waypoint check`: what of a mesh directory is in force.
 //!
 //! Invariants: it reads with the code that serves, so it cannot disagree with a running proxy that
 //! starts on the same directory. It exits with 0 only when everything is in force as written.
@@ -7,9 +7,9 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use shared::feed::dir::{self, Status};
-use shared::feed::{Options, Verdict};
-use shared::identity::TrustDomain;
+use crate::feed::dir::{self, Status};
+use crate::feed::{Options, Verdict};
+use crate::identity::TrustDomain;
 
 const HELP: &str = "\
 One line per remark: file:line: object: field: in force or not: cause: reason.

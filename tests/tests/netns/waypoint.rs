@@ -1,0 +1,21 @@
+//! Requests through a waypoint, from node to node.
+
+pub(crate) mod scene;
+
+use anyhow::ensure;
+
+use self::scene::Scene;
+use super::suite::Case;
+
+pub(crate) const CASES: &[Case] = &[("waypoint::a_request_passes_the_waypoint", &[], basic)];
+
+/// MeshBasic: a service without routes answers.
+fn basic() -> anyhow::Result<()> {
+    let scene = Scene::new("waypoint-basic")?;
+    let answer = scene.ask("echo", "/hello")?;
+    ensure!(answer.status == 200, "{answer:?}");
+    let seen = answer.seen()?;
+    ensure!(seen.path == "/hello", "{seen:?}");
+    ensure!(seen.headers.contains_key("x-request-id"), "{seen:?}");
+    Ok(())
+}

@@ -1,0 +1,207 @@
+//! Life of a request.
+//!
+//! admitted → route → filters (once per request) → backend → attempts { endpoint → sent → classified }
+//! → filters of the response → told when the body has ended
+//!
+//! Invariants: one snapshot of the mesh per request; every request is answered exactly once and told
+//! exactly once; nothing of a body is kept beyond what is on its way.
+//! Source: spec L7 §1.8, §1.11, §2.
+
+mod admit;
+mod attempt;
+mod body;
+mod failure;
+mod forward;
+mod mirror;
+mod path;
+mod told;
+mod websocket;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use shared::mesh::{AppProtocol, Mesh, Service, ServiceKey};
+
+pub use self::admit::BadRequest;
+pub(crate) use self::body::{Body, RequestBody};
+pub use self::failure::Failure;
+pub(crate) use self::told::{Story, Told};
+
+use self::admit::Upgrade;
+use self::attempt::Attempts;
+use crate::respond;
+use crate::router::{Choice, Matched, Retry, Routed, Rule};
+use crate::tunnel::http::Switch;
+use crate::tunnel::{Client, Target};
+use crate::upstream::{Endpoint, Version};
+
+/// Answers one request of `client`. `switch` is where the upstream of an HTTP/1.1 upgrade is left.
+pub(crate) async fn serve(
+    client: Rc<Client>,
+    switch: Option<Switch>,
+    request: Request<Incoming>,
+) -> Response<Told> {
+    let mut story = Story::begin(&client, &request);
+    let answered = match answer(&client, switch, request, &mut story).await {
+        Ok(response) => response,
+        Err(failure) => respond::failure(failure, &mut story),
+    };
+    story.tell_after(answered)
+}
+
+async fn answer(
+    client: &Rc<Client>,
+    switch: Option<Switch>,
+    mut request: Request<Incoming>,
+    story: &mut Story,
+) -> Result<Response<Body>, Failure> {
+    let upgrade = admit::admit(&mut request, client.worker.config())?;
+    let mesh = client.worker.node.mesh.load();
+    let table = client.target.service().map(|service| client.worker.router.table(&mesh, service));
+    let namespace = client.peer.id().namespace();
+    let client_version = request.version();
+    let (mut parts, body) = request.into_parts();
+    let routed = match &table {
+        Some(table) => table.route(client.target.port(), Some(namespace), &parts),
+        None => Routed::Default,
+    };
+    let matched = match routed {
+        Routed::Rule(matched) => Some(matched),
+        Routed::Default => None,
+        Routed::NoMatch => return Err(Failure::NoRoute),
+    };
+    let origin = parts.headers.get(http::header::ORIGIN).cloned();
+    if let Some(matched) = &matched {
+        story.route(matched.rule);
+        if let Some(answer) = respond::instead(matched, &parts, client.target.port())? {
+            return Ok(answer);
+        }
+    }
+    let destination = destination(client, &mesh, matched.as_ref())?;
+    if let Some(service) = destination.service {
+        story.service = Some(Arc::clone(service));
+    }
+    if let Some(matched) = &matched {
+        edit_request(matched, &destination, &mut parts);
+    }
+    let version = Version::of(destination.protocol, client_version);
+    let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
+    forward::to_upstream(&mut parts, version, upgrade.is_some());
+    story.forwarded(&parts);
+    let body = RequestBody::of(body, Rc::clone(&story.request_bytes));
+    let body = match &matched {
+        Some(matched) => mirror::start(client, &mesh, matched, &parts, body),
+        None => body,
+    };
+    let attempts = Attempts {
+        client,
+        endpoints: destination.endpoints,
+        service: destination.service,
+        version,
+        upgrade: upgrade.is_some(),
+        limits: Limits::of(matched.as_ref().map(|matched| matched.rule)),
+    };
+    let sent = attempts.run(Request::from_parts(parts, body), story).await?;
+    let mut response = sent.response;
+    forward::to_client(&mut response, story.took());
+    if let Some(matched) = &matched {
+        for filters in [destination.filters, Some(&matched.rule.filters)].into_iter().flatten() {
+            filters.response_headers.apply(response.headers_mut());
+        }
+        if let Some(cors) = &matched.rule.filters.cors {
+            cors.decorate(origin.as_ref(), response.headers_mut());
+        }
+    }
+    match (upgrade, sent.upgraded) {
+        (Some(upgrade), upgraded) => {
+            websocket::switch(upgrade, switch, upgraded, response, websocket)
+        }
+        (None, _) => Ok(response),
+    }
+}
+
+/// Where a request goes.
+struct Destination<'t> {
+    endpoints: Vec<Endpoint>,
+    /// The service; none for a workload that was asked for by its address.
+    service: Option<&'t Arc<Service>>,
+    protocol: AppProtocol,
+    /// The filters of the backend that was chosen.
+    filters: Option<&'t crate::filters::Filters>,
+}
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits<'t> {
+    /// From the head to the end of the response.
+    request: Option<Duration>,
+    /// One attempt.
+    backend: Option<Duration>,
+    /// What the route asks to repeat.
+    retry: Option<&'t Retry>,
+}
+
+impl<'t> Limits<'t> {
+    fn of(rule: Option<&'t Rule>) -> Self {
+        let Some(rule) = rule else { return Self::default() };
+        let timeouts = &rule.timeouts;
+        let (request, backend) = (timeouts.request, timeouts.backend_request);
+        Self { request, backend, retry: rule.retry.as_ref() }
+    }
+}
+
+/// Draws the backend of the rule; without a rule it is what was asked for.
+fn destination<'t>(
+    client: &Client,
+    mesh: &'t Mesh,
+    matched: Option<&Matched<'t>>,
+) -> Result<Destination<'t>, Failure> {
+    let like = client.address.ip();
+    let (key, port, filters) = match (matched, &client.target) {
+        (Some(matched), _) => match matched.rule.choose(fastrand::u64(..)) {
+            Choice::Backend(backend) => (&backend.to.0, backend.to.1, Some(&backend.filters)),
+            Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
+            Choice::NoBackends => return Err(Failure::NoBackends),
+        },
+        (None, Target::Service { service, port, .. }) => {
+            let known = mesh.service(&service.key);
+            let known = known.ok_or_else(|| unknown(&service.key))?;
+            (&known.key, *port, None)
+        }
+        (None, Target::Workload { workload, dialled }) => {
+            return Ok(Destination {
+                endpoints: vec![Endpoint::new(Arc::clone(workload), *dialled)],
+                service: None,
+                protocol: AppProtocol::Unknown,
+                filters: None,
+            });
+        }
+    };
+    let service = mesh.service(key).ok_or_else(|| unknown(key))?;
+    let protocol = service.ports.iter().find(|known| known.port == port);
+    Ok(Destination {
+        endpoints: Endpoint::of_service(mesh, &client.own, service, port, like),
+        service: Some(service),
+        protocol: protocol.map_or(AppProtocol::Unknown, |known| known.app_protocol),
+        filters,
+    })
+}
+
+fn unknown(key: &ServiceKey) -> Failure {
+    Failure::ServiceUnknown(key.hostname.clone())
+}
+
+/// The filters of the rule, then those of the backend.
+fn edit_request(matched: &Matched<'_>, destination: &Destination<'_>, parts: &mut Parts) {
+    let rule = Some(&matched.rule.filters);
+    for filters in [rule, destination.filters].into_iter().flatten() {
+        filters.request_headers.apply(&mut parts.headers);
+        if let Some(rewrite) = &filters.rewrite {
+            rewrite.apply(parts, matched.prefix);
+        }
+    }
+}

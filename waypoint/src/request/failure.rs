@@ -1,0 +1,56 @@
+//! Why a request is answered by us and not by an endpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::chain::Chain;
+
+use crate::request::BadRequest;
+use crate::upstream;
+
+/// Why a request is not answered by an endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// It must not be forwarded as it is.
+    #[error(transparent)]
+    Bad(#[from] BadRequest),
+    /// The service has routes, and none matches.
+    #[error("no route matches")]
+    NoRoute,
+    /// The rule has a filter that cannot be honoured.
+    #[error("rule cannot be honoured: {0}")]
+    Filter(Arc<str>),
+    /// The backend that was drawn is none.
+    #[error("backend is invalid: {0}")]
+    Backend(Arc<str>),
+    /// The rule has no backend with a weight.
+    #[error("rule has no backend")]
+    NoBackends,
+    /// The backend's service is not in the mesh.
+    #[error("unknown service: {0}")]
+    ServiceUnknown(Arc<str>),
+    /// The service has no endpoint that is ready.
+    #[error("no healthy upstream: {0}")]
+    NoEndpoint(Arc<str>),
+    /// No endpoint could be connected.
+    #[error(transparent)]
+    Connect(upstream::Error),
+    /// The endpoint closed the connection, and nothing was delivered.
+    #[error("upstream closed the connection: {}", Chain(.0))]
+    Closed(#[source] hyper::Error),
+    /// The endpoint closed the connection, and may have acted on the request.
+    #[error("upstream closed the connection after it may have received the request: {}", Chain(.0))]
+    DeliveryUnknown(#[source] hyper::Error),
+    /// The endpoint answered something that is no HTTP, or too much of it.
+    #[error("upstream protocol error: {}", Chain(.0))]
+    Protocol(#[source] hyper::Error),
+    /// `timeouts.request` passed.
+    #[error("no complete response within {0:?} (timeouts.request)")]
+    RequestTimeout(Duration),
+    /// `timeouts.backendRequest` passed.
+    #[error("endpoint did not answer within {0:?} (timeouts.backendRequest)")]
+    BackendTimeout(Duration),
+    /// The endpoint agreed to an upgrade and does not show that it understood it.
+    #[error("upstream did not complete the upgrade: {0}")]
+    UpgradeRefused(&'static str),
+}

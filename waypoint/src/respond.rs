@@ -1,0 +1,129 @@
+//! Answers of our own: failures, redirects, CORS.
+//!
+//! Invariants: a failure says its cause in `proxy-status` (RFC 9209); gRPC callers get gRPC statuses.
+//! Source: spec L7 §3.11, §8.7.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, LOCATION, UPGRADE};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::outcome::Outcome;
+use crate::request::{Body, Failure, Story};
+use crate::router::Matched;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The answer of a rule that forwards nothing: a CORS preflight or a redirect.
+///
+/// # Errors
+/// [`Failure::Filter`] when the rule cannot be honoured.
+pub(crate) fn instead(
+    matched: &Matched<'_>,
+    request: &Parts,
+    port: u16,
+) -> Result<Option<Response<Body>>, Failure> {
+    let filters = &matched.rule.filters;
+    if let Some(reason) = &filters.refused {
+        return Err(Failure::Filter(reason.clone()));
+    }
+    if let Some((status, headers)) = filters.cors.as_ref().and_then(|cors| cors.preflight(request))
+    {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        return Ok(Some(response));
+    }
+    let Some(redirect) = &filters.redirect else { return Ok(None) };
+    let (status, location) = redirect.location(request, matched.prefix, port);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(LOCATION, location);
+    filters.response_headers.apply(response.headers_mut());
+    Ok(Some(response))
+}
+
+/// The answer to a request that failed.
+pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
+    let outcome = Outcome::from(&failure);
+    story.fail(outcome, &failure);
+    let mut response = match story.is_grpc {
+        true => grpc(outcome.status(), &failure.to_string()),
+        false => plain(outcome.status(), failure.to_string()),
+    };
+    let headers = response.headers_mut();
+    headers.insert(PROXY_STATUS, proxy_status(outcome));
+    if outcome == Outcome::VERSION_UNSUPPORTED {
+        // RFC 9110 §15.5.22.
+        headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+    }
+    response
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::Text(Some(Bytes::from(text))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+/// Trailers only: status 200, and what happened in `grpc-status`.
+fn grpc(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(status)));
+    if let Ok(message) = HeaderValue::from_str(&percent_encoded(text)) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
+
+/// gRPC's own mapping (spec L7 §8.7).
+fn grpc_status(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        400 => 13,
+        401 | 407 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 500 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            0x20..=0x7e if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn proxy_status(outcome: Outcome) -> HeaderValue {
+    let text = format!("culvert; details={}", outcome.code());
+    HeaderValue::try_from(text).expect("codes are ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_messages_hold_printable_ascii_only() {
+        assert_eq!(percent_encoded("50% über\n"), "50%25 %C3%BCber%0A");
+    }
+
+    #[test]
+    fn backend_failures_are_unavailable() {
+        for status in [500, 502, 503, 504, 429] {
+            assert_eq!(grpc_status(StatusCode::from_u16(status).unwrap()), 14);
+        }
+        assert_eq!(grpc_status(StatusCode::NOT_FOUND), 12);
+        assert_eq!(grpc_status(StatusCode::IM_A_TEAPOT), 2);
+    }
+}

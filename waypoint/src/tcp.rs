@@ -1,0 +1,172 @@
+//! Connections that are not HTTP: an endpoint is chosen once, then bytes flow.
+//!
+//! Source: spec L7 §2.4, §8.11.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use shared::balance::InFlight;
+use shared::hbone::{Reason, Stream};
+use shared::mesh::Service;
+use shared::telemetry::access::{Bytes, Direction, End, Failure as Told, Record, Side};
+use shared::telemetry::traffic::ResponseFlag;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::time::Instant;
+
+use crate::metrics;
+use crate::outcome::Outcome;
+use crate::request::Failure;
+use crate::router::Choice;
+use crate::tunnel::{Client, Target};
+use crate::upstream::{Endpoint, Io, Way, connect as dial};
+
+/// Endpoints tried for one connection (design D8).
+const TRIES: usize = 3;
+
+/// An endpoint that was connected.
+pub(crate) struct Connected {
+    pub(crate) io: Io,
+    /// What it said before the client did.
+    pub(crate) greeting: BytesMut,
+    endpoint: Endpoint,
+    service: Option<Arc<Service>>,
+    /// The endpoint has work to do until this is dropped.
+    _work: InFlight,
+}
+
+/// Carries a connection to an endpoint, which may have been connected already.
+pub(crate) async fn serve(client: Rc<Client>, mut stream: Stream, connected: Option<Connected>) {
+    let started = Instant::now();
+    let connected = match connected {
+        Some(connected) => Ok(connected),
+        None => connect(&client).await,
+    };
+    let connected = match connected {
+        Ok(connected) => connected,
+        Err(failure) => {
+            let outcome = Outcome::from(&failure);
+            let service = client.target.service().cloned();
+            metrics::with_labels(&client, None, service.as_deref(), |labels| {
+                client.worker.traffic.failed(labels, ResponseFlag::Connect);
+            });
+            let told = Told { cause: outcome.code(), error: &failure };
+            tell(&client, None, service.as_deref(), None, started, End::Failed(told));
+            return stream.reset(Reason::CANCEL);
+        }
+    };
+    let Connected { mut io, greeting, endpoint, service, _work } = connected;
+    let counted =
+        metrics::with_labels(&client, Some(&endpoint.workload), service.as_deref(), |labels| {
+            client.worker.traffic.open(labels)
+        });
+    let carried = async {
+        stream.write_all(&greeting).await?;
+        copy_bidirectional(&mut stream, &mut io).await
+    };
+    let forced = client.drain.forced();
+    let ended = tokio::select! {
+        ended = carried => ended,
+        () = pin!(forced) => Err(std::io::Error::other("connection closed due to connection drain")),
+    };
+    match ended {
+        Ok((received, sent)) => {
+            let sent = sent + greeting.len() as u64;
+            counted.received(received);
+            counted.sent(sent);
+            counted.close(ResponseFlag::None);
+            let bytes = Bytes { sent, received };
+            tell(&client, Some(&endpoint), service.as_deref(), Some(bytes), started, End::Complete);
+        }
+        Err(error) => {
+            counted.close(ResponseFlag::Connect);
+            let told = Told { cause: Outcome::UPSTREAM_CUT.code(), error: &error };
+            tell(&client, Some(&endpoint), service.as_deref(), None, started, End::Failed(told));
+            stream.reset(Reason::CANCEL);
+        }
+    }
+}
+
+/// Connects an endpoint of the target, by its TCP routes where it has some.
+///
+/// # Errors
+/// Nobody could be connected.
+pub(crate) async fn connect(client: &Client) -> Result<Connected, Failure> {
+    let mesh = client.worker.node.mesh.load();
+    let like = client.address.ip();
+    let (endpoints, service) = match &client.target {
+        Target::Workload { workload, dialled } => {
+            (vec![Endpoint::new(Arc::clone(workload), *dialled)], None)
+        }
+        Target::Service { service, port, .. } => {
+            let table = client.worker.router.table(&mesh, service);
+            let (service, port) = match table.tcp(*port, None) {
+                None => (Arc::clone(service), *port),
+                Some(rule) => match rule.choose(fastrand::u64(..)) {
+                    Choice::Backend(backend) => {
+                        let (key, port) = &backend.to;
+                        let known = mesh.service(key).cloned();
+                        let known =
+                            known.ok_or_else(|| Failure::ServiceUnknown(key.hostname.clone()))?;
+                        (known, *port)
+                    }
+                    Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
+                    Choice::NoBackends => return Err(Failure::NoBackends),
+                },
+            };
+            let endpoints = Endpoint::of_service(&mesh, &client.own, &service, port, like);
+            (endpoints, Some(service))
+        }
+    };
+    let loads = &client.worker.loads;
+    let random = &mut fastrand::Rng::new();
+    let order = loads.order(endpoints, |one| &one.workload, TRIES, random, Instant::now());
+    let name = service.as_ref().map_or_else(|| "".into(), |service| service.key.hostname.clone());
+    let mut failure = Failure::NoEndpoint(name);
+    for endpoint in order {
+        let began = Instant::now();
+        let mut work = loads.start(&endpoint.workload.uid, began);
+        let hostname = service.as_ref().map(|service| &*service.key.hostname);
+        match dial(Way { client, endpoint: &endpoint, service: hostname }).await {
+            Ok(io) => {
+                work.connected(None, Instant::now());
+                let greeting = BytesMut::new();
+                return Ok(Connected { io, greeting, endpoint, service, _work: work });
+            }
+            Err(error) => {
+                work.failed(Instant::now());
+                failure = Failure::Connect(error);
+            }
+        }
+    }
+    Err(failure)
+}
+
+fn tell(
+    client: &Client,
+    endpoint: Option<&Endpoint>,
+    service: Option<&Service>,
+    bytes: Option<Bytes>,
+    started: Instant,
+    end: End<'_>,
+) {
+    let identity = client.peer.id().to_string();
+    let endpoint_identity = endpoint.map(|endpoint| endpoint.workload.identity.to_string());
+    let connection = client.trace.map(|trace| trace.trace_id().to_string());
+    client.worker.node.access.write(&Record {
+        direction: Direction::Inbound,
+        source: metrics::source_side(client, &identity),
+        destination: endpoint.map_or_else(Side::default, |endpoint| Side {
+            address: Some(endpoint.address),
+            identity: endpoint_identity.as_deref().filter(|_| endpoint.tunnel),
+            ..metrics::side(&endpoint.workload)
+        }),
+        hbone_address: Some(&client.authority),
+        service: service.map(|service| &*service.key.hostname),
+        bytes,
+        duration: Some(started.elapsed()),
+        connection: connection.as_deref(),
+        end,
+    });
+}

@@ -1,0 +1,106 @@
+//! HTTP connections of clients.
+//!
+//! Invariants: a drain lets requests finish and tells the client to go elsewhere (`Connection: close`,
+//! GOAWAY); a connection that was upgraded is carried as bytes from then on.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::hbone::Stream;
+use tokio::io::AsyncWriteExt;
+
+use crate::request::{self, Told};
+use crate::tunnel::Client;
+use crate::upstream::{LocalExecutor, Upgraded};
+
+/// Where a request leaves the upstream of an upgrade for its connection.
+pub(crate) type Switch = Rc<RefCell<Option<Upgraded>>>;
+
+type Response = http::Response<Told>;
+
+/// Serves requests until the client or a drain ends the connection.
+pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
+    let config = client.worker.config();
+    let switch = Switch::default();
+    let served = (Rc::clone(&client), Rc::clone(&switch));
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (client, switch) = (Rc::clone(&served.0), Rc::clone(&served.1));
+        boxed(request::serve(client, Some(switch), request))
+    });
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.head_timeout)
+        .max_headers(config.max_headers)
+        .max_header_size(config.max_head_bytes)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut draining = pin!(client.drain.draining());
+    let mut drained = false;
+    let ended = loop {
+        tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+            () = &mut draining, if !drained => {
+                drained = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
+    let http1::Parts { io, read_buf, .. } = connection.into_parts();
+    let mut stream = io.into_inner();
+    match (ended, switch.take()) {
+        (Ok(()), Some(upgraded)) => upgraded.carry(stream, read_buf).await,
+        (Ok(()), None) => {
+            // The client may have left already.
+            let _ = stream.shutdown().await;
+        }
+        (Err(error), _) => {
+            tracing::debug!(src = %client.address, error = %shared::chain::Chain(&error), "http connection ended");
+            // What hyper answered to a bad request is still on its way; the rest is not waited for.
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
+/// The same for HTTP/2.
+pub(super) async fn serve_http2(client: Rc<Client>, stream: Stream) {
+    let config = client.worker.config();
+    let served = Rc::clone(&client);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        boxed(request::serve(Rc::clone(&served), None, request))
+    });
+    let connection = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(config.max_streams)
+        .max_header_list_size(u32::try_from(config.max_head_bytes).unwrap_or(u32::MAX))
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut draining = pin!(client.drain.draining());
+    let mut drained = false;
+    let ended = loop {
+        tokio::select! {
+            ended = &mut connection => break ended,
+            () = &mut draining, if !drained => {
+                drained = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(src = %client.address, error = %shared::chain::Chain(&error), "http2 connection ended");
+    }
+}
+
+/// hyper polls the futures of its connections in place, so they must not be pinned to a stack.
+fn boxed(
+    response: impl Future<Output = Response> + 'static,
+) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>>>> {
+    Box::pin(async move { Ok(response.await) })
+}

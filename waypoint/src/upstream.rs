@@ -1,0 +1,130 @@
+//! Connections to endpoints: HTTP/1.1 and HTTP/2, over HBONE or plain.
+//!
+//! Invariants: an endpoint in the mesh is reached over HBONE only; a connection carries the requests
+//! of one client address, so that the application can be shown it; nothing here leaves its worker.
+//! Not here: which endpoint (`request::attempt`), what a failure means (`outcome`).
+//! Source: spec L7 §1.6.
+
+mod dial;
+mod io;
+mod pool;
+mod upgraded;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use shared::balance::{self, Host, Wanted, host};
+use shared::hbone::Pool;
+use shared::identity::SpiffeId;
+use shared::mesh::{AppProtocol, Mesh, Protocol, Service, Workload};
+use shared::tls::PeerId;
+
+pub use self::dial::Error;
+pub(crate) use self::dial::{Way, connect};
+pub(crate) use self::io::Io;
+pub use self::pool::SendError;
+pub(crate) use self::pool::{Failed, Lease, Sent, send};
+pub(crate) use self::upgraded::Upgraded;
+
+use crate::node::Config;
+
+/// The port of every ztunnel for tunnels.
+const HBONE_PORT: u16 = 15008;
+
+/// The connections of one worker.
+pub struct Upstream {
+    tunnels: Pool<TunnelKey, PeerId, Error>,
+    pool: pool::Connections,
+}
+
+/// Tunnels to one address, and who may answer there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct TunnelKey {
+    source: SpiffeId,
+    expected: Vec<SpiffeId>,
+    address: SocketAddr,
+}
+
+/// What an endpoint is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Version {
+    Http1,
+    Http2,
+}
+
+/// An endpoint of a service, or a workload that was asked for by its address.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) workload: Arc<Workload>,
+    /// The application's socket.
+    pub(crate) address: SocketAddr,
+    /// Whether it is reached through a tunnel.
+    pub(crate) tunnel: bool,
+}
+
+impl Upstream {
+    /// No connections yet.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            tunnels: Pool::with_idle_timeout(config.tunnel_client, config.tunnel_idle),
+            pool: pool::Connections::new(config.upstream_idle),
+        }
+    }
+
+    /// Closes connections that have rested too long.
+    pub fn sweep(&self) {
+        self.pool.sweep();
+    }
+}
+
+impl Endpoint {
+    /// The endpoints of a port of `service` that `own` may use.
+    pub(crate) fn of_service(
+        mesh: &Mesh,
+        own: &Workload,
+        service: &Service,
+        port: u16,
+        like: IpAddr,
+    ) -> Vec<Self> {
+        let candidates = balance::candidates(mesh, own, service, Wanted::Service, port);
+        let endpoint = |one: balance::Candidate<'_>| {
+            let workload = Arc::clone(one.workload);
+            match host(&workload, like, service.ip_families)? {
+                Host::Ip(ip) => Some(Self::new(workload, SocketAddr::new(ip, one.port))),
+                Host::Name(_) => None,
+            }
+        };
+        candidates.into_iter().filter_map(endpoint).collect()
+    }
+
+    /// `workload` at one of its addresses.
+    pub(crate) fn new(workload: Arc<Workload>, address: SocketAddr) -> Self {
+        let tunnel = workload.protocol == Protocol::Hbone;
+        Self { workload, address, tunnel }
+    }
+}
+
+impl Version {
+    /// What a port speaks; `client` is what the client speaks, for ports that do not say.
+    pub(crate) fn of(protocol: AppProtocol, client: http::Version) -> Self {
+        match protocol {
+            AppProtocol::Http2 | AppProtocol::Grpc => Self::Http2,
+            AppProtocol::Http11 => Self::Http1,
+            _ if client == http::Version::HTTP_2 => Self::Http2,
+            _ => Self::Http1,
+        }
+    }
+}
+
+/// Spawns on the worker that it is used on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future<Output: 'static> + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,130 @@
+//! A byte stream to an endpoint: a stream of a pooled tunnel, or a connection of its own.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use shared::chain::Chain;
+use shared::hbone::{self, OpenError, Request};
+use shared::headers::{BAGGAGE, Baggage, FORWARDED, Forwarded, TRACEPARENT, TraceParent, cause};
+use shared::identity;
+use shared::tls::{self, PeerId};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::node::OnWorker;
+use crate::tunnel::Client;
+use crate::upstream::{Endpoint, HBONE_PORT, Io, TunnelKey};
+
+/// Tells a gateway that a waypoint was passed already.
+const SOURCE: HeaderName = HeaderName::from_static("x-istio-source");
+
+/// Why there is no byte stream to an endpoint. Nothing was delivered to the application.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// We have no certificate.
+    #[error("identity error: {}", Chain(.0))]
+    Identity(#[source] identity::Error),
+    /// TCP.
+    #[error("connection failed: {0}")]
+    Connect(#[source] io::Error),
+    /// Nobody answered.
+    #[error("connection timed out: no answer")]
+    ConnectTimeout,
+    /// TLS, or not the identity that we expect.
+    #[error("tls error: {}", Chain(.0))]
+    Tls(#[source] tls::Error),
+    /// The peer accepted TCP, and then nothing.
+    #[error("tls error: handshake timed out")]
+    TlsTimeout,
+    /// The tunnel could not be made; all who waited for it get the same.
+    #[error("{0}")]
+    Dial(#[source] Rc<Self>),
+    /// The tunnel failed before the endpoint's proxy answered.
+    #[error("h2 failed: {}", Chain(.0))]
+    Tunnel(#[source] hbone::Error),
+    /// The endpoint's proxy refused; its own name for the cause, where it says one.
+    #[error("endpoint's proxy answered {status}{}", .cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default())]
+    Status {
+        /// What it answered.
+        status: StatusCode,
+        /// Why, in its words.
+        cause: Option<Box<str>>,
+    },
+}
+
+/// Where to, for whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) endpoint: &'a Endpoint,
+    /// Host name of the service that is meant.
+    pub(crate) service: Option<&'a str>,
+}
+
+/// Opens a byte stream to an endpoint.
+///
+/// # Errors
+/// Nothing was delivered: another endpoint may be tried.
+pub(crate) async fn connect(way: Way<'_>) -> Result<Io, Error> {
+    let worker = &way.client.worker;
+    if !way.endpoint.tunnel {
+        let connect = TcpStream::connect(way.endpoint.address);
+        let socket = timeout(worker.config().connect_timeout, connect)
+            .await
+            .map_err(|_| Error::ConnectTimeout)?
+            .map_err(Error::Connect)?;
+        socket.set_nodelay(true).map_err(Error::Connect)?;
+        return Ok(Io::Plain(socket));
+    }
+    let mut address = way.endpoint.address;
+    address.set_port(HBONE_PORT);
+    let key = TunnelKey {
+        source: way.client.own.identity.clone(),
+        expected: vec![way.endpoint.workload.identity.clone()],
+        address,
+    };
+    let request =
+        Request { authority: way.endpoint.address.to_string().into(), headers: headers(way) };
+    let dial = || dial(Rc::clone(worker), key.clone());
+    let opened = match worker.upstream.tunnels.open(&key, &request, dial).await {
+        Ok(opened) => opened,
+        Err(OpenError::Dial(error)) => return Err(Error::Dial(error)),
+        Err(OpenError::Stream(error)) => return Err(Error::Tunnel(error)),
+        Err(OpenError::Draining) => return Err(Error::Tunnel(hbone::Error::GoingAway)),
+    };
+    if opened.response.status != StatusCode::OK {
+        let cause = cause(&opened.response.headers).map(Into::into);
+        return Err(Error::Status { status: opened.response.status, cause });
+    }
+    Ok(Io::Tunnel(opened.stream))
+}
+
+async fn dial(worker: Rc<OnWorker>, key: TunnelKey) -> Result<(tls::Stream, PeerId), Error> {
+    let config = worker.config();
+    let certificates = &worker.node.certificates;
+    let certificate = certificates.certificate(&key.source).await.map_err(Error::Identity)?;
+    let socket = timeout(config.connect_timeout, TcpStream::connect(key.address))
+        .await
+        .map_err(|_| Error::ConnectTimeout)?
+        .map_err(Error::Connect)?;
+    socket.set_nodelay(true).map_err(Error::Connect)?;
+    let handshake = tls::connect(socket, certificate.client_config(&key.expected));
+    timeout(config.handshake_timeout, handshake)
+        .await
+        .map_err(|_| Error::TlsTimeout)?
+        .map_err(Error::Tls)
+}
+
+/// What the endpoint's proxy is told: who the client is, and which service was meant.
+fn headers(way: Way<'_>) -> HeaderMap {
+    let client = way.client;
+    let source: &Arc<_> = client.source.as_ref().unwrap_or(&client.own);
+    HeaderMap::from_iter([
+        (BAGGAGE, Baggage::describe(source)),
+        (FORWARDED, Forwarded::describe(client.address, way.service)),
+        (TRACEPARENT, client.trace.unwrap_or_else(TraceParent::random).header()),
+        (SOURCE, HeaderValue::from_static("waypoint")),
+    ])
+}
