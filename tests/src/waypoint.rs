@@ -36,7 +36,7 @@ impl Waypoint {
     pub fn gateway(namespace: &str, name: &str, address: &str) -> String {
         format!(
             "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  \
-             namespace: {namespace}\n  labels:\n    istio.io/waypoint-for: all\nspec:\n  \
+             namespace: {namespace}\nspec:\n  \
              gatewayClassName: istio-waypoint\n  listeners:\n  - name: mesh\n    port: 15008\n    \
              protocol: HBONE\n---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  \
              namespace: {namespace}\n  labels:\n    gateway.networking.k8s.io/gateway-name: {name}\n\

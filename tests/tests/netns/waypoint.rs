@@ -17,5 +17,8 @@ fn basic() -> anyhow::Result<()> {
     let seen = answer.seen()?;
     ensure!(seen.path == "/hello", "{seen:?}");
     ensure!(seen.headers.contains_key("x-request-id"), "{seen:?}");
+    // The application sees its client, not the proxies between.
+    let client = scene.client.ip().to_string();
+    ensure!(seen.peer.contains(&client), "{seen:?}, client is {client}");
     Ok(())
 }

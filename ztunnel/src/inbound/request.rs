@@ -1,5 +1,6 @@
 //! One CONNECT stream: from its target to the application.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
@@ -19,6 +20,7 @@ use crate::inbound::tunnel::Tunnel;
 use crate::inbound::{Error, TargetError, application, proxy_protocol};
 use crate::metrics::{self, ConnectionLog, Story};
 use crate::node::permits::{Case, Watch};
+use crate::outbound::resolve::is_waypoint_of;
 use crate::outcome::Outcome;
 
 /// What a stream needs to be connected.
@@ -26,6 +28,8 @@ struct Admitted {
     permit: Permit,
     watch: Watch,
     delivery: Delivery,
+    /// Whom the application is shown.
+    client: SocketAddr,
 }
 
 /// A tunnel to an application.
@@ -56,12 +60,12 @@ async fn connect(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Connected> {
         Ok(prepared) => prepared,
         Err(error) => return refuse(tunnel, incoming, None, &error),
     };
-    let Admitted { permit, watch, delivery } = match admitted {
+    let Admitted { permit, watch, delivery, client } = match admitted {
         Ok(admitted) => admitted,
         Err(error) => return refuse(tunnel, incoming, Some(&story), &error),
     };
     let connected = tokio::select! {
-        connected = dial(tunnel, &permit, &delivery) => connected,
+        connected = dial(tunnel, &permit, &delivery, client) => connected,
         () = incoming.cancelled() => Err(Error::ClientGone),
         denial = watch.revoked() => Err(denial.into()),
     };
@@ -100,7 +104,9 @@ fn admit(
         source_ip: tunnel.from.ip(),
         destination: delivery.application,
     };
-    let named = Forwarded::parse(&request.headers).host;
+    let forwarded = Forwarded::parse(&request.headers);
+    let client = shown(tunnel, &mesh, workload, forwarded.client);
+    let named = forwarded.host;
     let service = delivery
         .service
         .clone()
@@ -119,7 +125,7 @@ fn admit(
         ..source(tunnel, &mesh, workload, &request.headers)
     };
     let admitted = tunnel.worker.permits.admit(&mesh, case);
-    let admitted = admitted.map(|(permit, watch)| Admitted { permit, watch, delivery });
+    let admitted = admitted.map(|(permit, watch)| Admitted { permit, watch, delivery, client });
     Ok((story, admitted.map_err(Error::from)))
 }
 
@@ -148,18 +154,40 @@ fn source(tunnel: &Tunnel, mesh: &Mesh, workload: &Workload, headers: &HeaderMap
     }
 }
 
-async fn dial(tunnel: &Tunnel, permit: &Permit, delivery: &Delivery) -> Result<TcpStream, Error> {
+/// Whom the application is shown as its client: the TCP peer, unless that has proved to be a waypoint
+/// of this workload; then whom it names. Policy never goes by this.
+fn shown(
+    tunnel: &Tunnel,
+    mesh: &Mesh,
+    workload: &Workload,
+    named: Option<SocketAddr>,
+) -> SocketAddr {
+    let named = named.filter(|named| named.is_ipv4() == tunnel.from.is_ipv4());
+    let Some(named) = named else { return tunnel.from };
+    let peer = mesh.workload_by_addr(&workload.network, tunnel.from.ip());
+    let waypoint = peer.is_some_and(|peer| {
+        peer.identity == *tunnel.peer.id() && is_waypoint_of(mesh, peer, workload)
+    });
+    if waypoint { named } else { tunnel.from }
+}
+
+async fn dial(
+    tunnel: &Tunnel,
+    permit: &Permit,
+    delivery: &Delivery,
+    client: SocketAddr,
+) -> Result<TcpStream, Error> {
     let (to, from) = match delivery.loopback {
         // Another source than loopback would be dropped on the way to loopback.
         Some(loopback) => (loopback, None),
         None => {
             let keep = tunnel.worker.config().keep_source;
-            (delivery.application, keep.then_some(tunnel.from.ip()))
+            (delivery.application, keep.then_some(client.ip()))
         }
     };
     let mut socket = application::connect(&tunnel.worker, &tunnel.pod, permit, to, from).await?;
     if let Some(announced) = delivery.announced {
-        let header = proxy_protocol::header(tunnel.from, announced, Some(tunnel.peer.id()));
+        let header = proxy_protocol::header(client, announced, Some(tunnel.peer.id()));
         socket.write_all(&header).await.map_err(Error::Connect)?;
     }
     Ok(socket)
