@@ -148,7 +148,8 @@ impl Ztunnel {
         Self::without_certificates(cluster, node).arg("--certs").arg(certs.path())
     }
 
-    fn without_certificates(cluster: &Cluster, node: &Node) -> Program {
+    /// As `program`, with certificates from wherever the caller says.
+    pub fn without_certificates(cluster: &Cluster, node: &Node) -> Program {
         node.role("ztunnel")
             .args(["run", "--node", node.name()])
             .arg("--mesh")

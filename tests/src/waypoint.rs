@@ -59,22 +59,35 @@ impl Waypoint {
     /// # Errors
     /// There is no join token to be had.
     pub fn program(cluster: &Cluster, pod: &Pod, authority: &Authority) -> anyhow::Result<Program> {
-        let spec = pod.spec();
-        let gateway = format!("{}/{}", spec.namespace_name(), spec.account());
+        let gateway = Self::gateway_of(pod);
         let token = cluster.dir().join(format!("{}.token", gateway.replace('/', "-")));
         if !token.exists() {
             std::fs::rename(authority.token(&gateway)?, &token)?;
         }
-        Ok(pod
-            .role("waypoint")
-            .args(["run", "--gateway", &gateway, "--ca", &authority.address(), "--mesh"])
+        let program = Self::without_certificates(cluster, pod);
+        Ok(program.args(["--ca", &authority.address()]).arg("--join-token").arg(token))
+    }
+
+    /// As `program`, with certificates from wherever the caller says.
+    pub fn without_certificates(cluster: &Cluster, pod: &Pod) -> Program {
+        pod.role("waypoint")
+            .args(["run", "--gateway", &Self::gateway_of(pod), "--mesh"])
             .arg(cluster.mesh().path())
-            .arg("--join-token")
-            .arg(token)
             .arg("--state")
             .arg(cluster.dir().join(format!("{}.state", pod.name())))
             .env("POD_NAME", pod.name())
-            .env("LOG_FORMAT", "json"))
+            .env("LOG_FORMAT", "json")
+    }
+
+    fn gateway_of(pod: &Pod) -> String {
+        let spec = pod.spec();
+        format!("{}/{}", spec.namespace_name(), spec.account())
+    }
+
+    /// The process alone, for whoever watches it and nothing more.
+    #[must_use]
+    pub fn into_process(self) -> Running {
+        self.running
     }
 
     /// Starts `program`, made by `program` and completed by the caller.

@@ -19,6 +19,8 @@ pub(super) enum Part {
     Near,
     /// The data plane on the server's side.
     Far,
+    /// The data plane between them, in modes that have one there.
+    Waypoint,
     /// The application on the server's side.
     Server,
 }
@@ -26,7 +28,7 @@ pub(super) enum Part {
 impl Part {
     /// Whether it belongs to the data plane.
     pub(super) fn is_proxy(self) -> bool {
-        matches!(self, Self::Near | Self::Far)
+        matches!(self, Self::Near | Self::Far | Self::Waypoint)
     }
 }
 

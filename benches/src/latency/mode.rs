@@ -8,6 +8,7 @@ mod direct;
 mod library;
 mod relay;
 mod sidecar;
+mod waypoint;
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,10 @@ pub(super) enum Mode {
     Library,
     /// Culvert: a ztunnel per node, mutual TLS, layer 4
     CulvertL4,
+    /// Culvert: the same with our waypoint between, layer 7
+    CulvertL7,
+    /// Our ztunnels with a real Envoy as the waypoint between, layer 7
+    EnvoyWaypoint,
     /// An Envoy beside each pod, as Istio configures it: mutual TLS, HTTP, layer 7
     Sidecar,
     /// A pair of HAProxy: mutual TLS and nothing else
@@ -53,6 +58,7 @@ impl Mode {
             Self::Direct => direct::build(),
             Self::Library => library::build(),
             Self::CulvertL4 => culvert::build(),
+            Self::CulvertL7 | Self::EnvoyWaypoint => waypoint::build(self),
             Self::Sidecar => sidecar::build(),
             Self::TlsRelay => relay::build(),
         }
@@ -61,15 +67,15 @@ impl Mode {
     /// Why it cannot be run on this machine, if so.
     pub(super) fn missing(self) -> Option<String> {
         match self {
-            Self::Direct | Self::Library | Self::CulvertL4 => None,
-            Self::Sidecar => ENVOY.missing(),
+            Self::Direct | Self::Library | Self::CulvertL4 | Self::CulvertL7 => None,
+            Self::Sidecar | Self::EnvoyWaypoint => ENVOY.missing(),
             Self::TlsRelay => HAPROXY.missing(),
         }
     }
 
     /// Whether it is what this repository builds.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::CulvertL4)
+        matches!(self, Self::CulvertL4 | Self::CulvertL7)
     }
 
     /// What it is, for a legend.

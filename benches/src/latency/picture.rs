@@ -37,12 +37,17 @@ pub(super) fn cpu(record: &Record) -> String {
                     group.cpu_us(which).map_or(0.0, |spread| spread.median)
                 };
                 let (near, far) = (of(|part| part == Part::Near), of(|part| part == Part::Far));
+                let between = of(|part| part == Part::Waypoint);
                 let applications = of(|part| !part.is_proxy());
-                let label = match group.has_proxies() {
-                    true => format!("{applications:.0} + {near:.0} + {far:.0}"),
-                    false => format!("{applications:.0}"),
+                let label = match (group.has_proxies(), between > 0.0) {
+                    (true, true) => {
+                        format!("{applications:.0} + {near:.0} + {between:.0} + {far:.0}")
+                    }
+                    (true, false) => format!("{applications:.0} + {near:.0} + {far:.0}"),
+                    (false, _) => format!("{applications:.0}"),
                 };
-                bar(group, vec![(applications, 0.3), (near, 1.0), (far, 0.7)], label)
+                let parts = vec![(applications, 0.3), (near, 1.0), (between, 0.85), (far, 0.7)];
+                bar(group, parts, label)
             })
             .collect(),
     };

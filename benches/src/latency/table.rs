@@ -105,7 +105,7 @@ fn requests(record: &Record, cell: Cell, groups: &[Group<'_>]) -> Grid {
         "errors",
         "proxy CPU µs/req",
         "user+kernel",
-        "near+far",
+        "near+(waypoint+)far",
         "all CPU µs/req",
         "switches/req",
         "calls/req",
@@ -153,7 +153,12 @@ fn proxy_cpu(group: &Group<'_>) -> [String; 3] {
     [
         ranged(group.proxy_cpu_us(), 0),
         format!("{}+{}", median(user, 0), median(kernel, 0)),
-        format!("{}+{}", median(near, 0), median(far, 0)),
+        match group.cpu_us(|part| part == Part::Waypoint) {
+            Some(between) if between.median > 0.0 => {
+                format!("{}+{}+{}", median(near, 0), median(Some(between), 0), median(far, 0))
+            }
+            _ => format!("{}+{}", median(near, 0), median(far, 0)),
+        },
     ]
 }
 
