@@ -1,7 +1,7 @@
 //! Data-plane threads: each owns its connections, nothing on the byte path crosses between them.
 //!
 //! Invariants: a task runs on the worker that it was given to until it ends; one worker is active at
-//! the start and others join under load, up to the limit (few workers are cheaper than many); a
+//! the start (or as many as the program wants) and others join under load, up to the limit (few workers are cheaper than many); a
 //! worker that dies takes the process with it, because its connections and listeners would hang.
 //! Not here: what the tasks do.
 
@@ -24,6 +24,9 @@ use self::thread::{Job, Seat};
 /// How many workers, and when another one joins.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Workers from the start on, at least 1 and at most the limit; default 1. More cost memory and
+    /// switches, and take connections that last before there is load.
+    pub initial: usize,
     /// Upper limit of workers; default the CPUs of this process, at least 1. More than CPUs only adds switches.
     pub limit: usize,
     /// A further worker joins when the busiest one was busy for more than this share (0 to 1) of an
@@ -36,7 +39,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let limit = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { limit, busy_share: 0.7, interval: Duration::from_millis(200) }
+        Self { initial: 1, limit, busy_share: 0.7, interval: Duration::from_millis(200) }
     }
 }
 
@@ -104,7 +107,7 @@ struct Pool {
 }
 
 impl Workers {
-    /// Starts the first worker.
+    /// Starts the first workers.
     ///
     /// # Errors
     /// The thread or its event loop cannot be made.
@@ -118,7 +121,9 @@ impl Workers {
             closing: AtomicBool::new(false),
             on_start: Mutex::new(Vec::new()),
         });
-        pool.grow()?;
+        for _ in 0..pool.config.initial.clamp(1, pool.seats.len()) {
+            pool.grow()?;
+        }
         Ok(Self { pool })
     }
 

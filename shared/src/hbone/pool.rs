@@ -88,6 +88,8 @@ struct Dial<E> {
 
 /// Istio ztunnel `POOL_UNUSED_RELEASE_TIMEOUT`.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Connections that crowds of streams may have to one peer.
+const MOST_BESIDE: usize = 16;
 /// How often a stream is tried again on another connection because one was going away.
 const MOVES: usize = 3;
 
@@ -115,13 +117,16 @@ where
     }
 
     /// Opens a stream to `key`, on the connection with the fewest streams. If none has room, one
-    /// is dialled; concurrent callers for a key share a single handshake and its error.
+    /// is dialled; concurrent callers for a key share a single handshake and its error. From `crowd`
+    /// streams per connection on, a further connection is dialled beside them, up to 16: a peer with
+    /// several workers can then use them all. From twice as many on, streams wait for it.
     ///
     /// # Cancel safety
     /// Safe: dropping the future leaves the handshake to the other waiters and to the pool.
     pub async fn open<D, F, T>(
         &self,
         key: &K,
+        crowd: usize,
         request: &Request,
         dial: D,
     ) -> Result<Opened<P>, OpenError<E>>
@@ -132,11 +137,17 @@ where
     {
         let mut moves = 0;
         let mut waited = false;
+        // One more connection cannot be had: the crowded ones serve.
+        let mut crowded = false;
         loop {
             if self.shared.draining.get() {
                 return Err(OpenError::Draining);
             }
-            if let Some((client, peer)) = self.shared.choose(key) {
+            let chosen = self.shared.choose(key);
+            let stands = chosen.is_some();
+            if let Some((client, peer)) = chosen
+                && (crowded || self.shared.has_room(key, &client, crowd, &dial))
+            {
                 match client.open(request).await {
                     Ok((response, stream)) => {
                         return Ok(Opened { response, stream, peer, reused: !waited });
@@ -148,8 +159,10 @@ where
             }
             waited = true;
             let flight = self.shared.join_or_start(key, &dial);
-            if let Err(error) = flight.wait().await {
-                return Err(OpenError::Dial(error));
+            match flight.wait().await {
+                Err(_) if stands => crowded = true,
+                Err(error) => return Err(OpenError::Dial(error)),
+                Ok(()) => {}
             }
         }
     }
@@ -199,6 +212,22 @@ where
         let least = usable.min_by_key(|connection| connection.client.active_streams())?;
         least.used.set(Instant::now());
         Some((least.client.clone(), Rc::clone(&least.peer)))
+    }
+
+    /// Whether `client`, the least crowded connection, is to take one more stream.
+    fn has_room<D, F, T>(self: &Rc<Self>, key: &K, client: &Client, crowd: usize, dial: &D) -> bool
+    where
+        D: Fn() -> F,
+        F: Future<Output = Result<(T, P), E>> + 'static,
+        T: Transport + Unpin,
+    {
+        let streams = client.active_streams();
+        let known = self.entries.borrow().get(key).map_or(0, |entry| entry.connections.len());
+        if streams < crowd || known >= MOST_BESIDE {
+            return true;
+        }
+        self.join_or_start(key, dial);
+        streams < crowd.saturating_mul(2)
     }
 
     fn join_or_start<D, F, T>(self: &Rc<Self>, key: &K, dial: &D) -> Rc<Dial<E>>

@@ -58,7 +58,8 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
     let authority = process::authority(&config.identity)?;
     let (certificates, renewal) = CertStore::new(authority, identity::Config::default());
     let limit = config.process.workers;
-    let workers = Workers::start(workers::Config { limit, ..Default::default() })
+    // A tunnel stays on its worker, and the tunnels of a node last: all workers from the start.
+    let workers = Workers::start(workers::Config { initial: limit, limit, ..Default::default() })
         .map_err(Failure::Workers)?;
     let registry = Registry::default();
     let version = &config.process.istio_version;

@@ -88,7 +88,7 @@ pub(crate) async fn connect(way: Way<'_>) -> Result<Io, Error> {
     let request =
         Request { authority: way.endpoint.address.to_string().into(), headers: headers(way) };
     let dial = || dial(Rc::clone(worker), key.clone());
-    let opened = match worker.upstream.tunnels.open(&key, &request, dial).await {
+    let opened = match worker.upstream.tunnels.open(&key, usize::MAX, &request, dial).await {
         Ok(opened) => opened,
         Err(OpenError::Dial(error)) => return Err(Error::Dial(error)),
         Err(OpenError::Stream(error)) => return Err(Error::Tunnel(error)),

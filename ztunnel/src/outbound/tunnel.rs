@@ -19,6 +19,10 @@ use crate::outbound::connect::{Call, Way};
 use crate::outbound::dial::{self, dial};
 use crate::outbound::resolve::{Inner, Tunnel};
 
+/// Streams in one tunnel to a waypoint before another is made beside it: each tunnel is served by one
+/// of the waypoint's workers.
+const WAYPOINT_CROWD: usize = 8;
+
 /// Opens `tunnel` over a connection to `to`.
 pub(super) async fn open(
     call: &Call<'_>,
@@ -30,9 +34,12 @@ pub(super) async fn open(
         Request { authority: tunnel.authority.to_string().into(), headers: headers(call, service) };
     let key =
         Key { source: call.pod.identity.clone(), expected: tunnel.expected.clone(), address: to };
-    let (stream, reused) = match pooled(call, &key, &request).await {
+    let crowd = if tunnel.to_waypoint { WAYPOINT_CROWD } else { usize::MAX };
+    let (stream, reused) = match pooled(call, &key, crowd, &request).await {
         // A pooled connection may have died unseen; nothing was sent on the stream.
-        Err(Error::Tunnel(error)) if is_stale(&error) => pooled(call, &key, &request).await?,
+        Err(Error::Tunnel(error)) if is_stale(&error) => {
+            pooled(call, &key, crowd, &request).await?
+        }
         result => result?,
     };
     let stream = match &tunnel.inner {
@@ -44,14 +51,21 @@ pub(super) async fn open(
 }
 
 /// A stream, and whether its tunnel stood before.
-async fn pooled(call: &Call<'_>, key: &Key, request: &Request) -> Result<(Stream, bool), Error> {
+async fn pooled(
+    call: &Call<'_>,
+    key: &Key,
+    crowd: usize,
+    request: &Request,
+) -> Result<(Stream, bool), Error> {
     let node = &call.worker.node;
     let dial = || dial(Arc::clone(node), Arc::clone(call.pod), key.clone());
     let opened =
-        call.worker.pool(call.pod).open(key, request, dial).await.map_err(|error| match error {
-            OpenError::Dial(error) => Error::Dial(error),
-            OpenError::Stream(error) => Error::Tunnel(error),
-            OpenError::Draining => Error::Tunnel(hbone::Error::Closed),
+        call.worker.pool(call.pod).open(key, crowd, request, dial).await.map_err(|error| {
+            match error {
+                OpenError::Dial(error) => Error::Dial(error),
+                OpenError::Stream(error) => Error::Tunnel(error),
+                OpenError::Draining => Error::Tunnel(hbone::Error::Closed),
+            }
         })?;
     Ok((granted(opened.response, opened.stream)?, opened.reused))
 }

@@ -42,7 +42,7 @@ async fn open(
     network: &Network,
     key: &'static str,
 ) -> Result<Opened<usize>, OpenError<&'static str>> {
-    pool.open(&key, &request("a:1"), || network.dial()).await
+    pool.open(&key, usize::MAX, &request("a:1"), || network.dial()).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,6 +100,26 @@ async fn full_connections_are_joined_by_new_ones_and_come_back_into_use() {
             futures_util::future::join_all((0..8).map(|_| open(&pool, &network, "k"))).await;
         assert!(again.iter().all(|one| one.as_ref().unwrap().reused));
         assert_eq!(network.dials.get(), 4);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn crowds_get_connections_beside_and_do_without_if_there_are_none() {
+    local(async {
+        let (pool, network) = (pool(100), Network::default());
+        let request_to_a = request("a:1");
+        let crowded = || pool.open(&"k", 2, &request_to_a, || network.dial());
+        let mut all = Vec::new();
+        for _ in 0..9 {
+            all.push(crowded().await.unwrap());
+        }
+        assert_eq!(pool.connections(), 3, "up to four share one, the ninth waits for the third");
+        network.down.set(true);
+        for _ in 0..20 {
+            all.push(crowded().await.unwrap());
+        }
+        assert_eq!(pool.connections(), 3);
     })
     .await;
 }

@@ -33,6 +33,8 @@ pub struct Tunnel {
     pub expected: Vec<SpiffeId>,
     /// What it is asked for.
     pub authority: Authority,
+    /// Whether it leads to a waypoint, which speaks HTTP on the inside.
+    pub to_waypoint: bool,
     /// The tunnel within, through a gateway to another network.
     pub inner: Option<Inner>,
 }
@@ -98,7 +100,8 @@ impl<'a> Endpoints<'a> {
             Kind::Waypoint { service } => {
                 let to = self.target(candidate, service, candidate.port)?;
                 let authority = Authority::Address(self.destination);
-                Ok(Hop::Tunnel(tunnel(to, service, candidate.workload, authority)))
+                let tunnel = tunnel(to, service, candidate.workload, authority);
+                Ok(Hop::Tunnel(Tunnel { to_waypoint: true, ..tunnel }))
             }
             Kind::Direct => self.direct(mesh, query, candidate),
         }
@@ -191,7 +194,8 @@ fn required_waypoint(
     let host = host(chosen.workload, query.destination.ip(), families)
         .ok_or_else(|| Unroutable::NoAddress(chosen.workload.uid.clone()))?;
     let to = Target { host, port: chosen.port };
-    Ok(Some(tunnel(to, found.service, chosen.workload, authority.clone())))
+    let tunnel = tunnel(to, found.service, chosen.workload, authority.clone());
+    Ok(Some(Tunnel { to_waypoint: true, ..tunnel }))
 }
 
 fn drawn<'a, 'b>(candidates: &[&'b Candidate<'a>], draw: u64) -> Option<&'b Candidate<'a>> {
@@ -211,5 +215,5 @@ fn tunnel(
     if !expected.contains(&workload.identity) {
         expected.push(workload.identity.clone());
     }
-    Tunnel { to, expected, authority, inner: None }
+    Tunnel { to, expected, authority, to_waypoint: false, inner: None }
 }
