@@ -6,7 +6,7 @@ use super::*;
 const CONNECTIONS: &str = include_str!("../../../docs/causes.md");
 
 fn documented() -> BTreeSet<&'static str> {
-    let connections = CONNECTIONS.split("## Pods").next().unwrap_or_default();
+    let connections = CONNECTIONS.split("## Requests and tunnels").next().unwrap_or_default();
     let rows = connections.lines().filter_map(|line| line.strip_prefix("| `"));
     rows.filter_map(|row| row.split('`').next()).collect()
 }
