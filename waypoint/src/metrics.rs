@@ -27,15 +27,12 @@ pub(crate) fn told(story: &Story) {
         response_bytes: story.response_bytes,
     };
     let flag = story.failure.as_ref().map(|(outcome, _)| outcome.flag());
-    let source_principal = client.peer.id().to_string();
     let endpoint = story.endpoint.as_ref();
-    let destination_principal =
-        endpoint.map(|endpoint| endpoint.workload.identity.to_string()).unwrap_or_default();
     let code = story.status.to_string();
     let labels = Labels {
-        source: Party { principal: &source_principal, ..source(client) },
+        source: Party { principal: &client.identity, ..source(client) },
         destination: Party {
-            principal: &destination_principal,
+            principal: endpoint.map_or("", |endpoint| &endpoint.identity),
             ..endpoint.map(|endpoint| of_workload(&endpoint.workload)).unwrap_or_default()
         },
         service: service(story.service.as_deref()),
@@ -52,10 +49,10 @@ pub(crate) fn told(story: &Story) {
     };
     let connection = client.trace.map(|trace| trace.trace_id().to_string());
     worker.node.access.request(&RequestRecord {
-        source: source_side(client, &source_principal),
+        source: source_side(client),
         destination: endpoint.map_or_else(Side::default, |endpoint| Side {
             address: Some(endpoint.address),
-            identity: endpoint.tunnel.then_some(&*destination_principal),
+            identity: endpoint.tunnel.then_some(&*endpoint.identity),
             ..side(&endpoint.workload)
         }),
         service: story.service.as_ref().map(|service| &*service.key.hostname),
@@ -106,11 +103,10 @@ pub(crate) fn with_labels<T>(
     meant: Option<&Service>,
     use_them: impl FnOnce(&traffic::Labels<'_>) -> T,
 ) -> T {
-    let source_principal = client.peer.id().to_string();
     let destination_principal = endpoint.map(|one| one.identity.to_string()).unwrap_or_default();
     use_them(&traffic::Labels {
         reporter: traffic::Reporter::Waypoint,
-        source: Party { principal: &source_principal, ..source(client) },
+        source: Party { principal: &client.identity, ..source(client) },
         destination: Party {
             principal: &destination_principal,
             ..endpoint.map(of_workload).unwrap_or_default()
@@ -120,7 +116,7 @@ pub(crate) fn with_labels<T>(
     })
 }
 
-pub(crate) fn source_side<'a>(client: &'a Client, identity: &'a str) -> Side<'a> {
+pub(crate) fn source_side(client: &Client) -> Side<'_> {
     let said = match &client.source {
         Some(workload) => side(workload),
         None => Side {
@@ -130,7 +126,7 @@ pub(crate) fn source_side<'a>(client: &'a Client, identity: &'a str) -> Side<'a>
             ..Side::default()
         },
     };
-    Side { address: Some(client.address), identity: Some(identity), ..said }
+    Side { address: Some(client.address), identity: Some(&client.identity), ..said }
 }
 
 pub(crate) fn side(workload: &Workload) -> Side<'_> {

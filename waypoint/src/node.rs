@@ -168,6 +168,6 @@ async fn keep_tidy(part: std::rc::Weak<OnWorker>) {
         let Some(part) = part.upgrade() else { return };
         part.requests.flush();
         part.traffic.flush();
-        part.upstream.sweep();
+        part.upstream.sweep(&part.node.mesh.load());
     }
 }

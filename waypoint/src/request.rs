@@ -126,7 +126,7 @@ async fn answer(
 
 /// Where a request goes.
 struct Destination<'t> {
-    endpoints: Vec<Endpoint>,
+    endpoints: Rc<[Endpoint]>,
     /// The service; none for a workload that was asked for by its address.
     service: Option<&'t Arc<Service>>,
     protocol: AppProtocol,
@@ -160,7 +160,6 @@ fn destination<'t>(
     mesh: &'t Mesh,
     matched: Option<&Matched<'t>>,
 ) -> Result<Destination<'t>, Failure> {
-    let like = client.address.ip();
     let (key, port, filters) = match (matched, &client.target) {
         (Some(matched), _) => match matched.rule.choose(fastrand::u64(..)) {
             Choice::Backend(backend) => (&backend.to.0, backend.to.1, Some(&backend.filters)),
@@ -174,7 +173,7 @@ fn destination<'t>(
         }
         (None, Target::Workload { workload, dialled }) => {
             return Ok(Destination {
-                endpoints: vec![Endpoint::new(Arc::clone(workload), *dialled)],
+                endpoints: [Endpoint::new(Arc::clone(workload), *dialled)].into(),
                 service: None,
                 protocol: AppProtocol::Unknown,
                 filters: None,
@@ -184,7 +183,7 @@ fn destination<'t>(
     let service = mesh.service(key).ok_or_else(|| unknown(key))?;
     let protocol = service.ports.iter().find(|known| known.port == port);
     Ok(Destination {
-        endpoints: Endpoint::of_service(mesh, &client.own, service, port, like),
+        endpoints: client.worker.upstream.endpoints(mesh, client, service, port),
         service: Some(service),
         protocol: protocol.map_or(AppProtocol::Unknown, |known| known.app_protocol),
         filters,

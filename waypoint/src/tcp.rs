@@ -94,10 +94,9 @@ pub(crate) async fn serve(client: Rc<Client>, mut stream: Stream, connected: Opt
 /// Nobody could be connected.
 pub(crate) async fn connect(client: &Client) -> Result<Connected, Failure> {
     let mesh = client.worker.node.mesh.load();
-    let like = client.address.ip();
     let (endpoints, service) = match &client.target {
         Target::Workload { workload, dialled } => {
-            (vec![Endpoint::new(Arc::clone(workload), *dialled)], None)
+            (Rc::from([Endpoint::new(Arc::clone(workload), *dialled)]), None)
         }
         Target::Service { service, port, .. } => {
             let table = client.worker.router.table(&mesh, service);
@@ -115,23 +114,26 @@ pub(crate) async fn connect(client: &Client) -> Result<Connected, Failure> {
                     Choice::NoBackends => return Err(Failure::NoBackends),
                 },
             };
-            let endpoints = Endpoint::of_service(&mesh, &client.own, &service, port, like);
+            let endpoints = client.worker.upstream.endpoints(&mesh, client, &service, port);
             (endpoints, Some(service))
         }
     };
     let loads = &client.worker.loads;
     let random = &mut fastrand::Rng::new();
-    let order = loads.order(endpoints, |one| &one.workload, TRIES, random, Instant::now());
+    let candidates = endpoints.iter().collect();
+    let order =
+        loads.order(candidates, |one: &&Endpoint| &one.workload, TRIES, random, Instant::now());
     let name = service.as_ref().map_or_else(|| "".into(), |service| service.key.hostname.clone());
     let mut failure = Failure::NoEndpoint(name);
     for endpoint in order {
         let began = Instant::now();
         let mut work = loads.start(&endpoint.workload.uid, began);
         let hostname = service.as_ref().map(|service| &*service.key.hostname);
-        match dial(Way { client, endpoint: &endpoint, service: hostname }).await {
+        match dial(Way { client, endpoint, service: hostname }).await {
             Ok(io) => {
                 work.connected(None, Instant::now());
                 let greeting = BytesMut::new();
+                let endpoint = endpoint.clone();
                 return Ok(Connected { io, greeting, endpoint, service, _work: work });
             }
             Err(error) => {
@@ -151,15 +153,13 @@ fn tell(
     started: Instant,
     end: End<'_>,
 ) {
-    let identity = client.peer.id().to_string();
-    let endpoint_identity = endpoint.map(|endpoint| endpoint.workload.identity.to_string());
     let connection = client.trace.map(|trace| trace.trace_id().to_string());
     client.worker.node.access.write(&Record {
         direction: Direction::Inbound,
-        source: metrics::source_side(client, &identity),
+        source: metrics::source_side(client),
         destination: endpoint.map_or_else(Side::default, |endpoint| Side {
             address: Some(endpoint.address),
-            identity: endpoint_identity.as_deref().filter(|_| endpoint.tunnel),
+            identity: endpoint.tunnel.then_some(&*endpoint.identity),
             ..metrics::side(&endpoint.workload)
         }),
         hbone_address: Some(&client.authority),

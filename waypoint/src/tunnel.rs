@@ -74,6 +74,8 @@ pub(crate) struct Client {
     pub(crate) authority: Box<str>,
     /// Who its proxy proved to be.
     pub(crate) peer: PeerId,
+    /// The same as text.
+    pub(crate) identity: Box<str>,
     /// The address of the application, as its proxy tells it; the port is for logs only.
     pub(crate) address: SocketAddr,
     /// The workload at that address, if the mesh has it.
@@ -213,6 +215,7 @@ fn client(tunnel: &Tunnel, mesh: &Mesh, incoming: &Incoming) -> Result<Client, N
         target,
         authority: request.authority.clone(),
         peer: tunnel.peer.clone(),
+        identity: tunnel.peer.to_string().into(),
         address: address.unwrap_or(tunnel.from),
         source: mesh.workload_by_addr(&own.network, tunnel.from.ip()).cloned(),
         baggage: Baggage::parse(&request.headers),

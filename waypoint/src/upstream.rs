@@ -5,15 +5,16 @@
 //! Not here: which endpoint (`request::attempt`), what a failure means (`outcome`).
 //! Source: spec L7 §1.6.
 
+mod clusters;
 mod dial;
 mod io;
 mod pool;
 mod upgraded;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use shared::balance::{self, Host, Wanted, host};
 use shared::hbone::Pool;
 use shared::identity::SpiffeId;
 use shared::mesh::{AppProtocol, Mesh, Protocol, Service, Workload};
@@ -27,6 +28,7 @@ pub(crate) use self::pool::{Failed, Lease, Sent, send};
 pub(crate) use self::upgraded::Upgraded;
 
 use crate::node::Config;
+use crate::tunnel::Client;
 
 /// The port of every ztunnel for tunnels.
 const HBONE_PORT: u16 = 15008;
@@ -35,6 +37,7 @@ const HBONE_PORT: u16 = 15008;
 pub struct Upstream {
     tunnels: Pool<TunnelKey, PeerId, Error>,
     pool: pool::Connections,
+    clusters: clusters::Clusters,
 }
 
 /// Tunnels to one address, and who may answer there.
@@ -56,6 +59,8 @@ pub(crate) enum Version {
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub(crate) workload: Arc<Workload>,
+    /// Its identity as text.
+    pub(crate) identity: Arc<str>,
     /// The application's socket.
     pub(crate) address: SocketAddr,
     /// Whether it is reached through a tunnel.
@@ -68,39 +73,34 @@ impl Upstream {
         Self {
             tunnels: Pool::with_idle_timeout(config.tunnel_client, config.tunnel_idle),
             pool: pool::Connections::new(config.upstream_idle),
+            clusters: clusters::Clusters::default(),
         }
     }
 
-    /// Closes connections that have rested too long.
-    pub fn sweep(&self) {
+    /// Closes connections that have rested too long, and forgets what belongs to an older mesh.
+    pub fn sweep(&self, mesh: &Mesh) {
         self.pool.sweep();
+        self.clusters.sweep(mesh);
+    }
+
+    /// The endpoints of a port of a service that `client` may be led to.
+    pub(crate) fn endpoints(
+        &self,
+        mesh: &Mesh,
+        client: &Client,
+        service: &Arc<Service>,
+        port: u16,
+    ) -> Rc<[Endpoint]> {
+        self.clusters.endpoints(mesh, &client.own, (service, port), client.address.ip())
     }
 }
 
 impl Endpoint {
-    /// The endpoints of a port of `service` that `own` may use.
-    pub(crate) fn of_service(
-        mesh: &Mesh,
-        own: &Workload,
-        service: &Service,
-        port: u16,
-        like: IpAddr,
-    ) -> Vec<Self> {
-        let candidates = balance::candidates(mesh, own, service, Wanted::Service, port);
-        let endpoint = |one: balance::Candidate<'_>| {
-            let workload = Arc::clone(one.workload);
-            match host(&workload, like, service.ip_families)? {
-                Host::Ip(ip) => Some(Self::new(workload, SocketAddr::new(ip, one.port))),
-                Host::Name(_) => None,
-            }
-        };
-        candidates.into_iter().filter_map(endpoint).collect()
-    }
-
     /// `workload` at one of its addresses.
     pub(crate) fn new(workload: Arc<Workload>, address: SocketAddr) -> Self {
         let tunnel = workload.protocol == Protocol::Hbone;
-        Self { workload, address, tunnel }
+        let identity = workload.identity.to_string().into();
+        Self { workload, identity, address, tunnel }
     }
 }
 

@@ -128,7 +128,15 @@ fn push_time(text: &mut String) {
 }
 
 fn push_json(text: &mut String, value: &str) {
-    text.push_str(&serde_json::Value::from(value).to_string());
+    // Nearly all there is: no allocation for it.
+    let plain = |byte: u8| matches!(byte, 0x20..0x7f) && byte != b'"' && byte != b'\\';
+    if value.bytes().all(plain) {
+        text.push('"');
+        text.push_str(value);
+        text.push('"');
+    } else {
+        text.push_str(&serde_json::Value::from(value).to_string());
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! that must not be repeated has one answer, `DELIVERY_UNKNOWN`.
 //! Source: design D8; RFC 9110 §9.2.2; Gateway API GEP-1731, GEP-1742.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
@@ -24,7 +25,7 @@ const TRIES: u32 = 3;
 /// A request's ways.
 pub(super) struct Attempts<'a> {
     pub(super) client: &'a Client,
-    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) endpoints: Rc<[Endpoint]>,
     pub(super) service: Option<&'a Arc<Service>>,
     pub(super) version: Version,
     pub(super) upgrade: bool,
@@ -50,7 +51,7 @@ impl Attempts<'_> {
     /// # Errors
     /// The failure of the last attempt, or that the time was over.
     pub(super) async fn run(
-        mut self,
+        self,
         request: Request<RequestBody>,
         story: &mut Story,
     ) -> Result<Answered, Failure> {
@@ -74,14 +75,14 @@ impl Attempts<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Body>, Failure> {
         let endpoint = self.in_order(1).pop().ok_or_else(|| self.nobody())?;
-        match self.attempt(&endpoint, request, false).await {
+        match self.attempt(endpoint, request, false).await {
             Attempt::Answered(sent, work) => Ok(respond(sent, work, None).response),
             Attempt::Failed(failure, _) => Err(failure),
         }
     }
 
     async fn answered(
-        &mut self,
+        &self,
         request: Request<RequestBody>,
         story: &mut Story,
         deadline: Option<Instant>,
@@ -93,9 +94,9 @@ impl Attempts<'_> {
         let mut request = request;
         let mut number = 1;
         loop {
-            story.attempt(number, &endpoint);
+            story.attempt(number, endpoint);
             let repeatable = self.is_repeatable(&request);
-            match self.attempt(&endpoint, request, repeatable).await {
+            match self.attempt(endpoint, request, repeatable).await {
                 Attempt::Answered(sent, work) => match sent.again {
                     Some(again) if number < most && self.is_retried(sent.status()) => {
                         request = again
@@ -183,11 +184,17 @@ impl Attempts<'_> {
         self.limits.retry.is_some_and(|retry| retry.codes.contains(&status.as_u16()))
     }
 
-    fn in_order(&mut self, most: u32) -> Vec<Endpoint> {
-        let endpoints = std::mem::take(&mut self.endpoints);
+    fn in_order(&self, most: u32) -> Vec<&Endpoint> {
         let random = &mut fastrand::Rng::new();
         let loads = &self.client.worker.loads;
-        loads.order(endpoints, |one| &one.workload, most as usize, random, Instant::now())
+        let endpoints = self.endpoints.iter().collect();
+        loads.order(
+            endpoints,
+            |one: &&Endpoint| &one.workload,
+            most as usize,
+            random,
+            Instant::now(),
+        )
     }
 
     fn nobody(&self) -> Failure {

@@ -23,7 +23,7 @@ use crate::request::body::{self, Error};
 use crate::request::{Limits, RequestBody};
 use crate::router::Matched;
 use crate::tunnel::Client;
-use crate::upstream::{Endpoint, Version};
+use crate::upstream::Version;
 
 /// Frames that a copy may be behind: 1 MiB at 16 KiB each.
 const MOST_FRAMES_BEHIND: usize = 64;
@@ -92,8 +92,7 @@ pub(super) fn start(
 fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: RequestBody) {
     let (key, port) = &mirror.backend;
     let Some(service) = mesh.service(key).cloned() else { return };
-    let like = client.address.ip();
-    let endpoints = Endpoint::of_service(mesh, &client.own, &service, *port, like);
+    let endpoints = client.worker.upstream.endpoints(mesh, client, &service, *port);
     let client = Rc::clone(client);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
