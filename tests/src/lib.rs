@@ -4,6 +4,7 @@
 //! Not here: assertions about the product; those live in the suites and in the demo.
 
 pub mod asking;
+pub mod backend;
 pub mod cluster;
 pub mod enter;
 pub mod eventually;
@@ -17,3 +18,4 @@ pub mod proxies;
 pub mod role;
 mod sys;
 pub mod waypoint;
+pub mod wire;

@@ -33,7 +33,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         peers::ENVOY,
         peers::NGHTTPX,
         peers::NODE,
-        waypoint::CASES,
+        &waypoint::cases(),
     ]
     .concat();
     let trials = cases.into_iter().map(|case| trial(case, strict)).collect();

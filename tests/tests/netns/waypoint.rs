@@ -1,5 +1,8 @@
 //! Requests through a waypoint, from node to node.
 
+mod http;
+mod http2;
+mod lab;
 pub(crate) mod scene;
 
 use anyhow::ensure;
@@ -7,7 +10,10 @@ use anyhow::ensure;
 use self::scene::Scene;
 use super::suite::Case;
 
-pub(crate) const CASES: &[Case] = &[("waypoint::a_request_passes_the_waypoint", &[], basic)];
+pub(crate) fn cases() -> Vec<Case> {
+    const BASIC: &[Case] = &[("waypoint::a_request_passes_the_waypoint", &[], basic)];
+    [BASIC, http::CASES].concat()
+}
 
 /// MeshBasic: a service without routes answers.
 fn basic() -> anyhow::Result<()> {

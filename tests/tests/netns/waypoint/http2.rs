@@ -1,0 +1,63 @@
+//! A client of HTTP/2 without TLS, as applications of a mesh use it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use harness::pod::Pod;
+use harness::role::app::Seen;
+use harness::wire::Wire;
+use http::{HeaderMap, Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Sender = http2::SendRequest<Body>;
+
+/// Runs `act` to its end, which must come soon.
+pub(crate) fn run<T>(act: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let soon = Duration::from_secs(40);
+    runtime.block_on(async { tokio::time::timeout(soon, act).await.context("it hangs")? })
+}
+
+/// A socket from `pod`, for tasks.
+pub(crate) fn connect(pod: &Pod, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = Wire::open(pod, to)?.into_stream();
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream)?)
+}
+
+/// A connection from `pod`.
+pub(crate) async fn open(pod: &Pod, to: SocketAddr) -> anyhow::Result<Sender> {
+    let stream = TokioIo::new(connect(pod, to)?);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// A request without a body.
+pub(crate) fn get(path: &str) -> Request<Body> {
+    let uri = format!("http://lab{path}");
+    Request::get(uri).body(Empty::new().boxed()).expect("a valid path")
+}
+
+/// A request with a body and trailers.
+pub(crate) fn post(path: &str, body: &'static [u8], trailers: HeaderMap) -> Request<Body> {
+    let body = Full::new(Bytes::from_static(body));
+    let body = body.with_trailers(async move { Some(Ok(trailers)) });
+    Request::post(format!("http://lab{path}")).body(body.boxed()).expect("a valid path")
+}
+
+/// What the application saw.
+pub(crate) async fn seen(response: Response<Incoming>) -> anyhow::Result<Seen> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    serde_json::from_slice(&body).with_context(|| format!("{status}: {body:?}"))
+}
