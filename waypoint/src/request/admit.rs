@@ -4,7 +4,9 @@
 //! normal from here on; headers that a client must not set are gone.
 //! Source: RFC 9110, RFC 9112 §6, RFC 9113 §8; spec L7 §4.6, §4.7, §8.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_KEY, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use hyper::body::Incoming;
@@ -173,7 +175,11 @@ fn upgrade(request: &mut Request<Incoming>) -> Result<Option<Upgrade>, BadReques
         }
         let client = hyper::upgrade::on(&mut *request);
         *request.method_mut() = Method::GET;
-        return Ok(Some(Upgrade::Http2 { client, key: crate::request::websocket::key() }));
+        let key = crate::request::websocket::key();
+        // RFC 8441 §5: the client sends none, and the endpoint needs one.
+        let shown = HeaderValue::from_bytes(&key).expect("base64 is ASCII");
+        request.headers_mut().insert(SEC_WEBSOCKET_KEY, shown);
+        return Ok(Some(Upgrade::Http2 { client, key }));
     }
     let headers = request.headers_mut();
     if !headers.contains_key(UPGRADE) || !names(headers, &CONNECTION, "upgrade") {
