@@ -23,7 +23,7 @@ pub(crate) fn told(story: &Story) {
     let worker = &client.worker;
     let measured = Measured {
         duration: story.started.elapsed(),
-        request_bytes: story.request_bytes.get(),
+        request_bytes: story.received.bytes(),
         response_bytes: story.response_bytes,
     };
     let flag = story.failure.as_ref().map(|(outcome, _)| outcome.flag());
@@ -92,6 +92,23 @@ pub(crate) fn refuse(
         bytes: None,
         duration: None,
         connection: None,
+        end: End::Refused(Failure { cause: outcome.code(), error }),
+    });
+}
+
+/// Tells that an HTTP connection ended because the client broke the rules of its version.
+pub(crate) fn malformed(client: &Client, outcome: Outcome, error: &dyn Display) {
+    let identity = client.peer.id().to_string();
+    let connection = client.trace.map(|trace| trace.trace_id().to_string());
+    client.worker.node.access.write(&Record {
+        direction: Direction::Inbound,
+        source: source_side(client, &identity),
+        destination: Side::default(),
+        hbone_address: Some(&client.authority),
+        service: client.target.service().map(|service| &*service.key.hostname),
+        bytes: None,
+        duration: None,
+        connection: connection.as_deref(),
         end: End::Refused(Failure { cause: outcome.code(), error }),
     });
 }

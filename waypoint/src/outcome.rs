@@ -86,6 +86,7 @@ outcomes! {
     NOT_BOUND, Mesh, "NR", 400;
     PORT_UNKNOWN, Mesh, "NR", 404;
     // Requests.
+    MESSAGE_MALFORMED, Downstream, "DPE", 400;
     FRAMING_INVALID, Downstream, "DPE", 400;
     CODING_UNSUPPORTED, Downstream, "DPE", 501;
     HOST_INVALID, Downstream, "DPE", 400;
@@ -141,7 +142,7 @@ impl From<&NotServed> for Outcome {
 impl From<&BadRequest> for Outcome {
     fn from(error: &BadRequest) -> Self {
         match error {
-            BadRequest::BothFramings => Self::FRAMING_INVALID,
+            BadRequest::BothFramings | BadRequest::Body(_) => Self::FRAMING_INVALID,
             BadRequest::Coding(_) => Self::CODING_UNSUPPORTED,
             BadRequest::Host(_) => Self::HOST_INVALID,
             BadRequest::Path(_) => Self::PATH_INVALID,
@@ -185,6 +186,7 @@ impl From<&Failure> for Outcome {
             Failure::RequestTimeout(_) => Self::REQUEST_TIMEOUT,
             Failure::BackendTimeout(_) => Self::BACKEND_TIMEOUT,
             Failure::UpgradeRefused(_) => Self::UPGRADE_REFUSED,
+            Failure::ClientGone => Self::CLIENT_GONE,
         }
     }
 }

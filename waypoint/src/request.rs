@@ -92,7 +92,7 @@ async fn answer(
     let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
     forward::to_upstream(&mut parts, version, upgrade.is_some());
     story.forwarded(&parts);
-    let body = RequestBody::of(body, Rc::clone(&story.request_bytes));
+    let body = RequestBody::of(body, Rc::clone(&story.received));
     let body = match &matched {
         Some(matched) => mirror::start(client, &mesh, matched, &parts, body),
         None => body,

@@ -4,9 +4,9 @@
 //! Source: spec L7 §3.11, §8.7.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, LOCATION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use crate::outcome::Outcome;
 use crate::request::{Body, Failure, Story};
@@ -55,6 +55,10 @@ pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
     };
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(outcome));
+    if matches!(failure, Failure::Bad(_)) && story.version != Version::HTTP_2 {
+        // Whoever breaks the rules once is not trusted with where the next request begins.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if outcome == Outcome::VERSION_UNSUPPORTED {
         // RFC 9110 §15.5.22.
         headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));

@@ -32,6 +32,9 @@ pub enum BadRequest {
     /// Both Transfer-Encoding and Content-Length: the classic way to smuggle.
     #[error("both transfer-encoding and content-length")]
     BothFramings,
+    /// A body that breaks the rules of its framing.
+    #[error("body is invalid: {0}")]
+    Body(Box<str>),
     /// A transfer coding that is not plain `chunked`.
     #[error("transfer-encoding is not chunked: {0:?}")]
     Coding(Box<str>),
@@ -95,6 +98,10 @@ pub(super) fn admit(
     if request.method() == Method::CONNECT {
         return Err(BadRequest::Connect);
     }
+    // RFC 9110 §7.1: the asterisk is for OPTIONS alone.
+    if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+        return Err(BadRequest::Path("it is an asterisk"));
+    }
     if let Some(normal) = path::normal(request.uri().path_and_query())? {
         set_path(request.uri_mut(), normal)?;
     }
@@ -146,14 +153,17 @@ fn host(request: &mut Request<Incoming>) -> Result<(), BadRequest> {
         }
     }
     let Some(authority) = named else {
-        return match request.headers().get(HOST) {
-            Some(host) => check_host(host).map(|_| ()),
-            None => Err(BadRequest::Host("there is none")),
+        let mut hosts = request.headers().get_all(HOST).iter();
+        return match (hosts.next(), hosts.next()) {
+            (Some(host), None) => check_host(host),
+            (Some(_), Some(_)) => Err(BadRequest::Host("there are several")),
+            (None, _) => Err(BadRequest::Host("there is none")),
         };
     };
     if authority.as_str().contains('@') {
         return Err(BadRequest::Host("it holds user information"));
     }
+    check_port(&authority)?;
     let value = HeaderValue::from_str(authority.as_str());
     let value = value.map_err(|_| BadRequest::Host("it is no host"))?;
     request.headers_mut().insert(HOST, value);
@@ -165,7 +175,18 @@ fn check_host(value: &HeaderValue) -> Result<(), BadRequest> {
     if text.contains('@') {
         return Err(BadRequest::Host("it holds user information"));
     }
-    text.parse::<Authority>().map(|_| ()).map_err(|_| BadRequest::Host("it is no host"))
+    let authority = text.parse::<Authority>().map_err(|_| BadRequest::Host("it is no host"))?;
+    check_port(&authority)
+}
+
+/// The type of an authority lets everything pass for a port.
+fn check_port(authority: &Authority) -> Result<(), BadRequest> {
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    match port.strip_prefix(':') {
+        None | Some("") => Ok(()),
+        Some(digits) if digits.parse::<u16>().is_ok() => Ok(()),
+        Some(_) => Err(BadRequest::Host("its port is no port")),
+    }
 }
 
 fn upgrade(request: &mut Request<Incoming>) -> Result<Option<Upgrade>, BadRequest> {

@@ -103,8 +103,11 @@ impl Attempts<'_> {
                     }
                     _ => return Ok(respond(sent, work, deadline)),
                 },
-                Attempt::Failed(_, Some(again)) if number < most => request = again,
-                Attempt::Failed(failure, _) => return Err(failure),
+                Attempt::Failed(failure, again) => match (story.received.broken(), again) {
+                    (Some(broken), _) => return Err(broken.into()),
+                    (None, Some(again)) if number < most => request = again,
+                    (None, _) => return Err(failure),
+                },
             }
             number += 1;
             forward::attempt(request.headers_mut(), number);

@@ -3,7 +3,8 @@
 //! Invariants: nothing is kept beyond the frame that is on its way; an end that was cut short is an
 //! error, never an end.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -24,8 +25,8 @@ pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) enum RequestBody {
     /// None.
     Empty,
-    /// The client's, and how much of it was read.
-    Client(Incoming, Rc<Cell<u64>>),
+    /// The client's, and what was read of it.
+    Client(Incoming, Rc<Received>),
     /// The client's, of which others get a copy.
     Original(Box<Original>),
     /// A copy.
@@ -34,10 +35,10 @@ pub(crate) enum RequestBody {
 
 impl RequestBody {
     /// The client's body.
-    pub(crate) fn of(body: Incoming, read_bytes: Rc<Cell<u64>>) -> Self {
+    pub(crate) fn of(body: Incoming, received: Rc<Received>) -> Self {
         match http_body::Body::is_end_stream(&body) {
             true => Self::Empty,
-            false => Self::Client(body, read_bytes),
+            false => Self::Client(body, received),
         }
     }
 
@@ -57,9 +58,9 @@ impl http_body::Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Client(body, read_bytes) => {
+            Self::Client(body, received) => {
                 let polled = Pin::new(body).poll_frame(cx);
-                count(&polled, read_bytes);
+                received.note(&polled);
                 polled.map_err(Into::into)
             }
             Self::Original(body) => body.poll_frame(cx),
@@ -86,11 +87,64 @@ impl http_body::Body for RequestBody {
     }
 }
 
-pub(super) fn count<E>(polled: &Poll<Option<Result<Frame<Bytes>, E>>>, read_bytes: &Cell<u64>) {
-    if let Poll::Ready(Some(Ok(frame))) = polled
-        && let Some(data) = frame.data_ref()
-    {
-        read_bytes.set(read_bytes.get() + data.len() as u64);
+/// What was read of a client's body.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    bytes: Cell<u64>,
+    broken: RefCell<Option<Broken>>,
+}
+
+/// How a client's body ended before its end.
+#[derive(Debug, Clone)]
+pub(crate) enum Broken {
+    /// It breaks the rules of its framing.
+    Malformed(Box<str>),
+    /// The client reset it, or left.
+    Gone,
+}
+
+impl Received {
+    /// How much was read.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Why it cannot be read to its end.
+    pub(super) fn broken(&self) -> Option<Broken> {
+        self.broken.borrow().clone()
+    }
+
+    pub(super) fn note(&self, polled: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let read = frame.data_ref().map_or(0, Bytes::len);
+                self.bytes.set(self.bytes.get() + read as u64);
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.broken.replace(Some(Broken::of(error)));
+            }
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+    }
+}
+
+impl Broken {
+    fn of(error: &hyper::Error) -> Self {
+        let text = || Self::Malformed(shared::chain::Chain(error).to_string().into());
+        let mut source = std::error::Error::source(error);
+        while let Some(error) = source {
+            // hyper tells what is wrong with a body by these kinds, and what is wrong with a
+            // connection by others.
+            match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(
+                    io::ErrorKind::InvalidInput
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::UnexpectedEof,
+                ) => return text(),
+                _ => source = error.source(),
+            }
+        }
+        Self::Gone
     }
 }
 

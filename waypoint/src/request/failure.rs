@@ -6,6 +6,7 @@ use std::time::Duration;
 use shared::chain::Chain;
 
 use crate::request::BadRequest;
+use crate::request::body::Broken;
 use crate::upstream;
 
 /// Why a request is not answered by an endpoint.
@@ -53,4 +54,16 @@ pub enum Failure {
     /// The endpoint agreed to an upgrade and does not show that it understood it.
     #[error("upstream did not complete the upgrade: {0}")]
     UpgradeRefused(&'static str),
+    /// The client left before it had sent its request to the end.
+    #[error("client left before its request had ended")]
+    ClientGone,
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Malformed(what) => Self::Bad(BadRequest::Body(what)),
+            Broken::Gone => Self::ClientGone,
+        }
+    }
 }

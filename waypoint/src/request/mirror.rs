@@ -4,7 +4,6 @@
 //! becomes of it changes nothing.
 //! Source: Gateway API HTTPRequestMirrorFilter; spec L7 §3.9.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -19,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::filters::Mirror;
 use crate::request::attempt::Attempts;
-use crate::request::body::{self, Error};
+use crate::request::body::{Error, Received};
 use crate::request::{Limits, RequestBody};
 use crate::router::Matched;
 use crate::tunnel::Client;
@@ -32,7 +31,7 @@ const MOST_FRAMES_BEHIND: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Original {
     body: Incoming,
-    read_bytes: Rc<Cell<u64>>,
+    received: Rc<Received>,
     copies: Vec<mpsc::Sender<Part>>,
 }
 
@@ -82,8 +81,8 @@ pub(super) fn start(
         send(client, mesh, mirror, parts, copy);
     }
     match body {
-        RequestBody::Client(body, read_bytes) if !copies.is_empty() => {
-            RequestBody::Original(Box::new(Original { body, read_bytes, copies }))
+        RequestBody::Client(body, received) if !copies.is_empty() => {
+            RequestBody::Original(Box::new(Original { body, received, copies }))
         }
         other => other,
     }
@@ -131,7 +130,7 @@ impl Original {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        body::count(&polled, &self.read_bytes);
+        self.received.note(&polled);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {

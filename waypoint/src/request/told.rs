@@ -1,6 +1,5 @@
 //! What is told about a request: once, when its response has ended or was given up.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::metrics;
 use crate::outcome::Outcome;
-use crate::request::body::{Body, Error};
+use crate::request::body::{Body, Error, Received};
 use crate::request::{Failure, forward};
 use crate::router::Rule;
 use crate::tunnel::Client;
@@ -44,7 +43,7 @@ pub(crate) struct Story {
     pub(crate) failure: Option<(Outcome, String)>,
     pub(crate) status: u16,
     pub(crate) grpc_status: Option<Box<str>>,
-    pub(crate) request_bytes: Rc<Cell<u64>>,
+    pub(crate) received: Rc<Received>,
     pub(crate) response_bytes: u64,
     ended: bool,
 }
@@ -70,7 +69,7 @@ impl Story {
             failure: None,
             status: 0,
             grpc_status: None,
-            request_bytes: Rc::default(),
+            received: Rc::default(),
             response_bytes: 0,
             ended: false,
         }

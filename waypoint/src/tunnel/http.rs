@@ -13,9 +13,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use shared::chain::Chain;
 use shared::hbone::Stream;
 use tokio::io::AsyncWriteExt;
 
+use crate::metrics;
+use crate::outcome::Outcome;
 use crate::request::{self, Told};
 use crate::tunnel::Client;
 use crate::upstream::{LocalExecutor, Upgraded};
@@ -61,7 +64,7 @@ pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
             let _ = stream.shutdown().await;
         }
         (Err(error), _) => {
-            tracing::debug!(src = %client.address, error = %shared::chain::Chain(&error), "http connection ended");
+            tell(&client, &error);
             // What hyper answered to a bad request is still on its way; the rest is not waited for.
             let _ = stream.shutdown().await;
         }
@@ -94,7 +97,25 @@ pub(super) async fn serve_http2(client: Rc<Client>, stream: Stream) {
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(src = %client.address, error = %shared::chain::Chain(&error), "http2 connection ended");
+        tell(&client, &error);
+    }
+}
+
+/// An end that the client owes to its own bytes is told where requests are told.
+fn tell(client: &Client, error: &hyper::Error) {
+    let broke_http2 = || {
+        let source = std::error::Error::source(error);
+        source.and_then(|source| source.downcast_ref()).is_some_and(|error: &h2::Error| {
+            // Ours: what the client sent as its last word is no fault.
+            error.is_library() && (error.is_go_away() || error.is_reset())
+        })
+    };
+    if error.is_parse_too_large() {
+        metrics::malformed(client, Outcome::HEADERS_TOO_LARGE, &Chain(error));
+    } else if error.is_parse() || broke_http2() {
+        metrics::malformed(client, Outcome::MESSAGE_MALFORMED, &Chain(error));
+    } else {
+        tracing::debug!(src = %client.address, error = %Chain(error), "http connection ended");
     }
 }
 
