@@ -126,6 +126,12 @@ impl Waypoint {
         &mut self.running
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
     /// The file that takes its log.
     #[must_use]
     pub fn log_file(&self) -> &Path {

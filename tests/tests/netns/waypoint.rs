@@ -1,9 +1,13 @@
 //! Requests through a waypoint, from node to node.
 
+mod floods;
+mod frames;
+mod hostile;
 mod http;
 mod http2;
 mod lab;
 pub(crate) mod scene;
+mod upgrade;
 
 use anyhow::ensure;
 
@@ -12,7 +16,7 @@ use super::suite::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     const BASIC: &[Case] = &[("waypoint::a_request_passes_the_waypoint", &[], basic)];
-    [BASIC, http::CASES].concat()
+    [BASIC, http::CASES, upgrade::CASES, hostile::CASES, floods::CASES].concat()
 }
 
 /// MeshBasic: a service without routes answers.

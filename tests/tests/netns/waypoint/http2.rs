@@ -42,10 +42,15 @@ pub(crate) async fn open(pod: &Pod, to: SocketAddr) -> anyhow::Result<Sender> {
     Ok(sender)
 }
 
+/// No body.
+pub(crate) fn empty() -> Body {
+    Empty::new().boxed()
+}
+
 /// A request without a body.
 pub(crate) fn get(path: &str) -> Request<Body> {
     let uri = format!("http://lab{path}");
-    Request::get(uri).body(Empty::new().boxed()).expect("a valid path")
+    Request::get(uri).body(empty()).expect("a valid path")
 }
 
 /// A request with a body and trailers.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use harness::asking::Ask;
 use harness::backend::{Backend, Guest};
 use harness::eventually::eventually;
@@ -51,11 +51,7 @@ impl Lab {
     }
 
     pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
-        let scene = Scene::new(name)?;
-        scene.cluster.mesh().write("lab.yaml", SERVICES)?;
-        let lab = Self { scene };
-        eventually(SOON, "the service is known", || lab.still_answers())?;
-        Ok(lab)
+        Ok(Self { scene: Scene::with(name, SERVICES)? })
     }
 
     /// Where a port of the service is.
@@ -86,6 +82,15 @@ impl Lab {
         let answer = Self::get(APP, "/still").from(&self.scene.client)?;
         ensure!(answer.status == 200, "{answer:?}");
         Ok(())
+    }
+
+    /// Memory that the waypoint has resident.
+    pub(crate) fn memory_bytes(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.scene.waypoint.pid());
+        let status = std::fs::read_to_string(path)?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+        Ok(kib.trim().parse::<u64>()? << 10)
     }
 
     /// Waits for a line of the waypoint's log that names `cause`.

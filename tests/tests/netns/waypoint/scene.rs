@@ -36,11 +36,17 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
+        Self::with(name, "")
+    }
+
+    /// With more objects in the mesh from the start.
+    pub(crate) fn with(name: &str, more: &str) -> anyhow::Result<Self> {
         let cluster = Cluster::new(name)?;
         let (near, far) = (cluster.node("near")?, cluster.node("far")?);
         let mesh = cluster.mesh();
         mesh.write("waypoint.yaml", &Waypoint::gateway("shop", "waypoint", "10.96.0.2"))?;
         mesh.write("namespace.yaml", NAMESPACE)?;
+        mesh.write("more.yaml", more)?;
         for (name, address, selector) in SERVICES {
             mesh.write(&format!("{name}.yaml"), &service(name, address, selector))?;
         }
