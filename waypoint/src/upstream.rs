@@ -9,6 +9,7 @@ mod clusters;
 mod dial;
 mod io;
 mod pool;
+mod resting;
 mod upgraded;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub(crate) use self::dial::{Way, connect};
 pub(crate) use self::io::Io;
 pub use self::pool::SendError;
 pub(crate) use self::pool::{Failed, Lease, Sent, send};
+pub(crate) use self::resting::Reuse;
 pub(crate) use self::upgraded::Upgraded;
 
 use crate::node::Config;

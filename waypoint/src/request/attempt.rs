@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::request::body::{Body, RequestBody, Upstream};
 use crate::request::{Failure, Limits, Story, forward};
 use crate::tunnel::Client;
-use crate::upstream::{Endpoint, Failed, SendError, Sent, Upgraded, Version, Way, send};
+use crate::upstream::{Endpoint, Failed, Reuse, SendError, Sent, Upgraded, Version, Way, send};
 
 /// Design D8: endpoints tried for what was not delivered.
 const TRIES: u32 = 3;
@@ -132,7 +132,8 @@ impl Attempts<'_> {
         let again = repeatable.then(|| copy(&request));
         let began = Instant::now();
         let mut work = self.client.worker.loads.start(&endpoint.workload.uid, began);
-        let sending = send(way, self.version, self.upgrade, request);
+        let reuse = if repeatable { Reuse::Any } else { Reuse::Proven };
+        let sending = send(way, self.version, self.upgrade, reuse, request);
         let sent = match self.limits.backend {
             None => sending.await,
             Some(limit) => match timeout(limit, sending).await {

@@ -18,27 +18,25 @@ use tokio::time::Instant;
 
 use crate::node::Config;
 use crate::request::RequestBody;
+use crate::upstream::resting::{Resting, Reuse};
 use crate::upstream::{Error, LocalExecutor, Upgraded, Version, Way, connect};
 
 /// Connections that are alike for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    endpoint: SocketAddr,
-    tunnel: bool,
-    client: IpAddr,
+pub(super) struct Key {
+    pub(super) endpoint: SocketAddr,
+    pub(super) tunnel: bool,
+    pub(super) client: IpAddr,
 }
 
 /// The connections of one worker.
 pub(super) struct Connections {
-    http1: Rc<RefCell<HashMap<Key, Vec<Resting>>>>,
+    http1: Rc<Http1>,
     http2: RefCell<HashMap<Key, Vec<Rc<Shared>>>>,
     idle: Duration,
 }
 
-struct Resting {
-    sender: http1::SendRequest<RequestBody>,
-    since: Instant,
-}
+type Http1 = Resting<http1::SendRequest<RequestBody>>;
 
 /// An HTTP/2 connection.
 struct Shared {
@@ -52,15 +50,8 @@ struct Shared {
 pub(crate) struct Lease(Lent);
 
 enum Lent {
-    Http1 {
-        pool: Weak<RefCell<HashMap<Key, Vec<Resting>>>>,
-        key: Key,
-        sender: http1::SendRequest<RequestBody>,
-        limit: usize,
-    },
-    Http2 {
-        _request: SharedGuard,
-    },
+    Http1 { pool: Weak<Http1>, key: Key, sender: http1::SendRequest<RequestBody>, limit: usize },
+    Http2 { _request: SharedGuard },
 }
 
 /// One request less when dropped.
@@ -80,11 +71,7 @@ impl Lease {
             && let Some(pool) = pool.upgrade()
             && !sender.is_closed()
         {
-            let mut all = pool.borrow_mut();
-            let resting = all.entry(key).or_default();
-            if resting.len() < limit {
-                resting.push(Resting { sender, since: Instant::now() });
-            }
+            pool.put(key, sender, limit);
         }
     }
 }
@@ -135,6 +122,7 @@ pub(crate) async fn send(
     way: Way<'_>,
     version: Version,
     upgrade: bool,
+    reuse: Reuse,
     request: Request<RequestBody>,
 ) -> Result<Sent, Failed> {
     let key = Key {
@@ -144,14 +132,19 @@ pub(crate) async fn send(
     };
     match (version, upgrade) {
         (_, true) => send_upgrade(way, request).await,
-        (Version::Http1, false) => send_http1(way, key, request).await,
+        (Version::Http1, false) => send_http1(way, key, reuse, request).await,
         (Version::Http2, false) => send_http2(way, key, request).await,
     }
 }
 
-async fn send_http1(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Result<Sent, Failed> {
+async fn send_http1(
+    way: Way<'_>,
+    key: Key,
+    reuse: Reuse,
+    request: Request<RequestBody>,
+) -> Result<Sent, Failed> {
     let connections = &way.client.worker.upstream.pool;
-    let rested = connections.take(&key);
+    let rested = connections.http1.take(&key, reuse);
     let reused = rested.is_some();
     let mut sender = match rested {
         Some(sender) => sender,
@@ -169,6 +162,9 @@ async fn send_http1(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Re
         }
         Err(mut failed) => {
             let unsent = failed.take_message();
+            if reused && unsent.is_none() {
+                connections.http1.distrust(&key);
+            }
             Err(Failed { error: SendError::Http(failed.into_error()), unsent, reused })
         }
     }
@@ -278,20 +274,7 @@ async fn connect_http2(way: Way<'_>) -> Result<http2::SendRequest<RequestBody>, 
 impl Connections {
     /// None yet; one that has rested for `idle` is closed.
     pub(super) fn new(idle: Duration) -> Self {
-        Self { http1: Rc::default(), http2: RefCell::default(), idle }
-    }
-
-    /// The one that was used last and is ready, so that others can grow old.
-    fn take(&self, key: &Key) -> Option<http1::SendRequest<RequestBody>> {
-        let mut all = self.http1.borrow_mut();
-        let resting = all.get_mut(key)?;
-        resting.retain(|one| !one.sender.is_closed());
-        let at = resting.iter().rposition(|one| one.sender.is_ready());
-        let taken = at.map(|at| resting.remove(at).sender);
-        if resting.is_empty() {
-            all.remove(key);
-        }
-        taken
+        Self { http1: Rc::new(Resting::new(idle)), http2: RefCell::default(), idle }
     }
 
     fn least_busy(&self, key: &Key, limit: usize) -> Option<Rc<Shared>> {
@@ -312,10 +295,7 @@ impl Connections {
     /// Closes what has rested too long, and forgets what is closed.
     pub(super) fn sweep(&self) {
         let idle = self.idle;
-        self.http1.borrow_mut().retain(|_, resting| {
-            resting.retain(|one| !one.sender.is_closed() && one.since.elapsed() < idle);
-            !resting.is_empty()
-        });
+        self.http1.sweep();
         self.http2.borrow_mut().retain(|_, known| {
             known.retain(|one| {
                 let rests = one.requests.get() == 0 && one.used.get().elapsed() >= idle;
