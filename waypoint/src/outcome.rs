@@ -182,7 +182,7 @@ impl From<&Failure> for Outcome {
             Failure::Connect(error) => Self::from(error),
             Failure::Closed(_) => Self::UPSTREAM_CLOSED,
             Failure::DeliveryUnknown(_) => Self::DELIVERY_UNKNOWN,
-            Failure::Protocol(_) => Self::UPSTREAM_PROTOCOL,
+            Failure::Protocol(_) | Failure::Switched => Self::UPSTREAM_PROTOCOL,
             Failure::RequestTimeout(_) => Self::REQUEST_TIMEOUT,
             Failure::BackendTimeout(_) => Self::BACKEND_TIMEOUT,
             Failure::UpgradeRefused(_) => Self::UPGRADE_REFUSED,

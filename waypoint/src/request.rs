@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use shared::mesh::{AppProtocol, Mesh, Service, ServiceKey};
 
@@ -107,6 +107,9 @@ async fn answer(
     };
     let sent = attempts.run(Request::from_parts(parts, body), story).await?;
     let mut response = sent.response;
+    if upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Failure::Switched);
+    }
     forward::to_client(&mut response, story.took());
     if let Some(matched) = &matched {
         for filters in [destination.filters, Some(&matched.rule.filters)].into_iter().flatten() {

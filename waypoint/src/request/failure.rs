@@ -45,6 +45,9 @@ pub enum Failure {
     /// The endpoint answered something that is no HTTP, or too much of it.
     #[error("upstream protocol error: {}", Chain(.0))]
     Protocol(#[source] hyper::Error),
+    /// The endpoint switched to a protocol that nobody asked for.
+    #[error("upstream switched protocols without being asked")]
+    Switched,
     /// `timeouts.request` passed.
     #[error("no complete response within {0:?} (timeouts.request)")]
     RequestTimeout(Duration),

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
@@ -97,6 +97,10 @@ fn strip(headers: &mut HeaderMap, upgrade: bool) {
             }
         }
         headers.remove(CONNECTION);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: the coding counts, and a length beside it must not travel on.
+        headers.remove(CONTENT_LENGTH);
     }
     for name in [
         &PROXY_CONNECTION,

@@ -42,7 +42,8 @@ pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
         .header_read_timeout(config.head_timeout)
         .max_headers(config.max_headers)
         .max_header_size(config.max_head_bytes)
-        .half_close(true)
+        // A client that ends is gone: a request for nobody must not occupy an endpoint.
+        .half_close(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut draining = pin!(client.drain.draining());
     let mut drained = false;
