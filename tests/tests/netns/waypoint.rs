@@ -1,5 +1,6 @@
 //! Requests through a waypoint, from node to node.
 
+mod backends;
 mod floods;
 mod frames;
 mod hostile;
@@ -16,7 +17,7 @@ use super::suite::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     const BASIC: &[Case] = &[("waypoint::a_request_passes_the_waypoint", &[], basic)];
-    [BASIC, http::CASES, upgrade::CASES, hostile::CASES, floods::CASES].concat()
+    [BASIC, http::CASES, upgrade::CASES, hostile::CASES, floods::CASES, backends::CASES].concat()
 }
 
 /// MeshBasic: a service without routes answers.

@@ -1,5 +1,6 @@
 //! A scene with a service of many ports, behind which the test itself may be the application.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, ensure};
@@ -30,10 +31,16 @@ pub(crate) const UNNAMED: u16 = 8004;
 /// The same once more.
 pub(crate) const UNNAMED_TOO: u16 = 8005;
 
+/// HTTP/1.1, one for each check that must not meet connections of another.
+const FRESH: u16 = 8100;
+const FRESH_PORTS: u16 = 40;
+
 /// A scene with the services `lab`, whose application is in the pod of version 1, and `empty`,
 /// which has none.
 pub(crate) struct Lab {
     pub(crate) scene: Scene,
+    /// Ports of HTTP/1.1 that were given away.
+    taken: Cell<u16>,
 }
 
 /// Something that must hold in a lab: what, and how it is seen.
@@ -51,7 +58,10 @@ impl Lab {
     }
 
     pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
-        Ok(Self { scene: Scene::with(name, SERVICES)? })
+        let ports = (0..FRESH_PORTS).map(|number| FRESH + number);
+        let ports = ports.map(|port| format!("  - {{ name: http-{port}, port: {port} }}\n"));
+        let services = SERVICES.replace("FRESH\n", &ports.collect::<String>());
+        Ok(Self { scene: Scene::with(name, &services)?, taken: Cell::new(0) })
     }
 
     /// Where a port of the service is.
@@ -75,6 +85,13 @@ impl Lab {
         F: Fn(&mut Guest) -> std::io::Result<()> + Send + Sync + 'static,
     {
         Ok(Backend::start(&self.scene.v1, port, serve)?)
+    }
+
+    /// A port of HTTP/1.1 behind which nobody has been yet: no connection to it is left.
+    pub(crate) fn fresh(&self) -> u16 {
+        let taken = self.taken.replace(self.taken.get() + 1);
+        assert!(taken < FRESH_PORTS, "the lab has no more ports");
+        FRESH + taken
     }
 
     /// Whoever else asks is answered.
@@ -120,6 +137,7 @@ spec:
   - { name: grpc-raw, port: 8003, targetPort: 8003 }
   - { name: raw, port: 8004, targetPort: 8004 }
   - { name: raw-too, port: 8005, targetPort: 8005 }
+FRESH
 ---
 apiVersion: v1
 kind: Service
