@@ -98,11 +98,10 @@ pub(crate) fn refuse(
 
 /// Tells that an HTTP connection ended because the client broke the rules of its version.
 pub(crate) fn malformed(client: &Client, outcome: Outcome, error: &dyn Display) {
-    let identity = client.peer.id().to_string();
     let connection = client.trace.map(|trace| trace.trace_id().to_string());
     client.worker.node.access.write(&Record {
         direction: Direction::Inbound,
-        source: source_side(client, &identity),
+        source: source_side(client),
         destination: Side::default(),
         hbone_address: Some(&client.authority),
         service: client.target.service().map(|service| &*service.key.hostname),
