@@ -1,4 +1,5 @@
-//! The mesh as the proxies see it: workloads, services and policies, in one immutable snapshot.
+//! The mesh as the proxies see it: workloads, services, policies and routes, in one immutable
+//! snapshot.
 //!
 //! Invariants: readers hold one [`Arc`](std::sync::Arc) of a snapshot and never see two worlds; one
 //! writer publishes; publishing costs in proportion to the change.
@@ -9,6 +10,7 @@ mod chunks;
 mod dump;
 mod gateway;
 mod publish;
+mod route;
 #[cfg(any(test, feature = "test-util"))]
 pub mod sample;
 mod service;
@@ -17,6 +19,12 @@ mod workload;
 
 pub use change::Change;
 pub use publish::{Reader, Writer, writer};
+pub use route::{
+    Backend, Cors, Destination, HeaderChanges, HeaderMatch, HttpMatch, HttpRule, Mirror,
+    OriginMatch, PathChange, PathMatch, Pattern, PatternError, QueryMatch, Redirect,
+    RedirectScheme, Retry, Rewrite, Route, RouteFilters, RouteKey, RouteKind, RouteParent, Rules,
+    Session, SessionKind, Target, TcpRule, Timeouts, ValueMatch,
+};
 pub use service::{
     AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, Locality, NetworkAddr, Scope,
     Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,

@@ -9,7 +9,7 @@ use crate::authz::{Policy, PolicyKey, Scope};
 use crate::mesh::snapshot::{
     AtAddress, AtVip, Endpoint, InRange, by_address, by_service, is_addressable, wide_order,
 };
-use crate::mesh::{Mesh, Service, ServiceKey, Uid, Workload};
+use crate::mesh::{Mesh, Route, RouteKey, Service, ServiceKey, Uid, Workload};
 
 /// One difference between two pictures of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,10 @@ pub enum Change {
     Policy(Arc<Policy>),
     /// A policy is gone.
     RemovePolicy(PolicyKey),
+    /// A route is there or is different.
+    Route(Arc<Route>),
+    /// A route is gone.
+    RemoveRoute(RouteKey),
 }
 
 impl From<Workload> for Change {
@@ -43,6 +47,12 @@ impl From<Service> for Change {
 impl From<Policy> for Change {
     fn from(policy: Policy) -> Self {
         Self::Policy(Arc::new(policy))
+    }
+}
+
+impl From<Route> for Change {
+    fn from(route: Route) -> Self {
+        Self::Route(Arc::new(route))
     }
 }
 
@@ -73,6 +83,11 @@ impl Mesh {
             Change::Policy(policy) => self.put_policy(policy),
             Change::RemovePolicy(key) => match self.take_policy(&key) {
                 Some(_) => Effect::Decisions,
+                None => Effect::Nothing,
+            },
+            Change::Route(route) => self.put_route(route),
+            Change::RemoveRoute(key) => match self.take_route(&key) {
+                Some(_) => Effect::Picture,
                 None => Effect::Nothing,
             },
         }

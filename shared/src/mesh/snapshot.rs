@@ -1,7 +1,7 @@
 //! One immutable picture of the mesh, and how things are found in it.
 //!
-//! Invariants: every index holds exactly what the workloads, services and policies of this snapshot
-//! imply (a property test rebuilds them from scratch). Lookups allocate nothing.
+//! Invariants: every index holds exactly what the workloads, services, policies and routes of this
+//! snapshot imply (a property test rebuilds them from scratch). Lookups allocate nothing.
 //! Where the reference leaves a tie to chance, the smaller key wins, so that all nodes agree.
 //! Source: Istio ztunnel `state`, spec L4 §3.3 and §5.5.
 
@@ -13,9 +13,10 @@ use ipnet::IpNet;
 
 use crate::authz::{Policy, PolicyKey};
 use crate::mesh::chunks::Chunks;
+use crate::mesh::route::AtParent;
 use crate::mesh::{
-    Health, HealthPolicy, NetworkMode, PortMap, Protocol, Service, ServiceKey, Uid, Visibility,
-    Workload,
+    Health, HealthPolicy, NetworkMode, PortMap, Protocol, Route, Service, ServiceKey, Uid,
+    Visibility, Workload,
 };
 
 /// An immutable picture of the mesh. Cloning copies a dozen pointers.
@@ -33,6 +34,8 @@ pub struct Mesh {
     pub(super) by_range: Chunks<InRange>,
     pub(super) policies: Chunks<Arc<Policy>>,
     pub(super) wide_policies: Chunks<Arc<Policy>>,
+    pub(super) routes: Chunks<Arc<Route>>,
+    pub(super) by_parent: Chunks<AtParent>,
 }
 
 /// A workload under one of its addresses.

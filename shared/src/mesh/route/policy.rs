@@ -1,0 +1,67 @@
+//! How long requests may take, when they are repeated, and how sessions stay together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use serde::Serialize;
+
+use super::dump;
+
+/// Limits of time; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    /// Of the whole request, with all repetitions.
+    pub request: Option<Duration>,
+    /// Of one attempt. Not longer than `request`.
+    pub backend_request: Option<Duration>,
+}
+
+impl Timeouts {
+    /// Whether there is no limit.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// When a request is sent again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Statuses that are answered by another attempt, beside failed connections.
+    pub codes: Box<[u16]>,
+    /// Attempts after the first; 0 for none.
+    pub attempts: u32,
+    /// The least wait before an attempt; `None` for the default.
+    pub backoff: Option<Duration>,
+    /// `culvert.dev/retry-delivered: "true"`: also requests that may have had an effect.
+    pub delivered: bool,
+}
+
+/// How the requests of one session find the same endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// What carries the session.
+    pub kind: SessionKind,
+    /// The longest life of a session.
+    pub absolute_timeout: Option<Duration>,
+    /// The longest pause of a session.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// What carries a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SessionKind {
+    /// A cookie.
+    Cookie {
+        /// Name; no other rule of the mesh has it unless it is written there.
+        name: Arc<str>,
+        /// Whether the browser keeps it when it ends; `absolute_timeout` is there then.
+        permanent: bool,
+    },
+    /// A header, which clients send back.
+    Header(#[serde(serialize_with = "dump::text")] HeaderName),
+}
