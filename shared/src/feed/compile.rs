@@ -1,4 +1,4 @@
-//! Objects in, the workloads, services and policies that they mean out.
+//! Objects in, the workloads, services, policies and routes that they mean out.
 //!
 //! Invariants: pure; the same objects give the same picture in whatever order they come; where two
 //! objects want the same name or address, one of them gets it and the other a verdict.
@@ -6,6 +6,7 @@
 mod entries;
 mod pods;
 mod policies;
+mod routes;
 mod services;
 mod world;
 
@@ -18,7 +19,7 @@ use crate::feed::local::LocalPod;
 use crate::feed::object::Object;
 use crate::feed::verdict::Verdict;
 use crate::identity::TrustDomain;
-use crate::mesh::{Change, Mesh, Service, ServiceKey, Uid, Workload};
+use crate::mesh::{Change, Mesh, Route, RouteKey, Service, ServiceKey, Uid, Workload};
 
 /// What the objects do not say about themselves.
 #[derive(Debug, Clone)]
@@ -66,6 +67,8 @@ pub struct Compiled {
     pub services: BTreeMap<ServiceKey, Arc<Service>>,
     /// Policies by key.
     pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
+    /// Routes by key.
+    pub routes: BTreeMap<RouteKey, Arc<Route>>,
     /// Pods of this node, by namespace and name.
     pub local_pods: Vec<LocalPod>,
     /// What is not in force, and what is remarkable.
@@ -82,12 +85,16 @@ impl Compiled {
         changes.extend(services.cloned().map(Change::Service));
         let workloads = self.workloads.values().filter(|new| mesh.workload(&new.uid) != Some(*new));
         changes.extend(workloads.cloned().map(Change::Workload));
+        let routes = self.routes.values().filter(|new| mesh.route(&new.key) != Some(*new));
+        changes.extend(routes.cloned().map(Change::Route));
         let gone = mesh.workloads().filter(|old| !self.workloads.contains_key(&old.uid));
         changes.extend(gone.map(|old| Change::RemoveWorkload(old.uid.clone())));
         let gone = mesh.services().filter(|old| !self.services.contains_key(&old.key));
         changes.extend(gone.map(|old| Change::RemoveService(old.key.clone())));
         let gone = mesh.policies().filter(|old| !self.policies.contains_key(&old.key));
         changes.extend(gone.map(|old| Change::RemovePolicy(old.key.clone())));
+        let gone = mesh.routes().filter(|old| !self.routes.contains_key(&old.key));
+        changes.extend(gone.map(|old| Change::RemoveRoute(old.key.clone())));
         changes
     }
 }
@@ -106,6 +113,7 @@ pub(crate) fn compile(
     policies::compile(&mut world, &mut compiled);
     services::compile(&mut world, &mut compiled);
     entries::compile(&mut world, &mut compiled);
+    routes::compile(&mut world, &mut compiled);
     pods::compile(&mut world, &mut compiled);
     compiled.verdicts.append(&mut world.verdicts);
     compiled

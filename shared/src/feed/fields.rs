@@ -43,6 +43,11 @@ impl<'a> Fields<'a> {
         self.node
     }
 
+    /// Where the mapping is, from the root of the object.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// Reports something about the field `name`, or about this mapping when it is "".
     pub(crate) fn report(&self, name: &str, cause: Cause, reason: impl Display) {
         let line = self.entry(name).map_or(self.node.line, |entry| entry.line);
@@ -152,6 +157,24 @@ impl<'a> Fields<'a> {
             }
         };
         self.texts(name).into_iter().filter_map(parse).collect()
+    }
+
+    /// The numbers of a list.
+    pub(crate) fn numbers(&self, name: &str) -> Vec<u16> {
+        let items = self.items(name).iter().enumerate();
+        let number = |(at, item): (usize, &Node)| {
+            item.used.set(Used::Whole);
+            let number = match &item.value {
+                Value::Scalar { text, plain: true } => text.parse().ok(),
+                _ => None,
+            };
+            if number.is_none() {
+                let field = format!("{}[{at}]", self.path_of(name));
+                self.say(item.line, field, Cause::Invalid, &"must be a number in range");
+            }
+            number
+        };
+        items.filter_map(number).collect()
     }
 
     /// A mapping of texts to texts, such as labels.

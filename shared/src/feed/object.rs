@@ -7,9 +7,11 @@
 mod authorization;
 mod entry;
 mod gateway;
+mod grant;
 mod head;
 mod peer;
 mod pod;
+mod route;
 mod service;
 mod slice;
 
@@ -19,9 +21,14 @@ use std::sync::Arc;
 pub(crate) use authorization::Authorization;
 pub(crate) use entry::{Machine, ServiceEntry};
 pub(crate) use gateway::Gateway;
+pub(crate) use grant::{Reference, ReferenceGrant};
 pub(crate) use head::{Enrolment, Head, Labels, UseWaypoint, has_labels, label};
 pub(crate) use peer::{MtlsMode, PeerAuthentication};
 pub(crate) use pod::Pod;
+pub(crate) use route::{
+    BackendKind, BackendRef, MirrorRef, ParentKind, ParentRef, RouteObject, RuleRead, RulesRead,
+    WeightedRef,
+};
 pub(crate) use service::{KubePort, KubeService, TargetPort};
 pub(crate) use slice::{EndpointSlice, SliceEndpoint};
 
@@ -30,6 +37,7 @@ use crate::feed::fields::{Fields, Problem, Problems};
 use crate::feed::intern::Interner;
 use crate::feed::verdict::{Cause, Verdict};
 use crate::feed::yaml::{Node, Value};
+use crate::mesh::RouteKind;
 
 /// Kind, namespace ("" for kinds without one) and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +81,8 @@ pub(crate) enum Body {
     Gateway(Box<Gateway>),
     ServiceEntry(Box<ServiceEntry>),
     WorkloadEntry(Box<Machine>),
+    Route(Box<RouteObject>),
+    ReferenceGrant(Box<ReferenceGrant>),
 }
 
 /// What became of one object of a file.
@@ -213,12 +223,19 @@ pub(crate) enum Kind {
     Gateway,
     ServiceEntry,
     WorkloadEntry,
+    Route(RouteKind),
+    ReferenceGrant,
 }
 
 const CORE: &[&str] = &["v1"];
 const DISCOVERY: &[&str] = &["discovery.k8s.io/v1"];
 const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
 const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+const ALPHA_ROUTE: &[&str] = &[
+    "gateway.networking.k8s.io/v1",
+    "gateway.networking.k8s.io/v1alpha3",
+    "gateway.networking.k8s.io/v1alpha2",
+];
 const NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 
@@ -234,6 +251,11 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::Gateway, "Gateway", GATEWAY),
     (Kind::ServiceEntry, "ServiceEntry", NETWORKING),
     (Kind::WorkloadEntry, "WorkloadEntry", NETWORKING),
+    (Kind::Route(RouteKind::Http), "HTTPRoute", GATEWAY),
+    (Kind::Route(RouteKind::Grpc), "GRPCRoute", ALPHA_ROUTE),
+    (Kind::Route(RouteKind::Tls), "TLSRoute", ALPHA_ROUTE),
+    (Kind::Route(RouteKind::Tcp), "TCPRoute", ALPHA_ROUTE),
+    (Kind::ReferenceGrant, "ReferenceGrant", GATEWAY),
 ];
 
 /// Kinds that mean something to a mesh but are not acted on.
@@ -241,15 +263,10 @@ const UNSUPPORTED: &[&str] = &[
     "BackendTLSPolicy",
     "DestinationRule",
     "EnvoyFilter",
-    "GRPCRoute",
     "GatewayClass",
-    "HTTPRoute",
     "ProxyConfig",
-    "ReferenceGrant",
     "RequestAuthentication",
     "Sidecar",
-    "TCPRoute",
-    "TLSRoute",
     "Telemetry",
     "UDPRoute",
     "VirtualService",
@@ -320,6 +337,12 @@ impl Kind {
                 let spec = root.fields("spec")?;
                 root.foreign(&["status"]);
                 Machine::read(&spec, intern).map(|one| Body::WorkloadEntry(Box::new(one)))
+            }
+            Self::Route(kind) => {
+                RouteObject::read(kind, root, head, intern).map(|one| Body::Route(Box::new(one)))
+            }
+            Self::ReferenceGrant => {
+                ReferenceGrant::read(root, intern).map(|one| Body::ReferenceGrant(Box::new(one)))
             }
         }
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::authz::PolicyKey;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::mesh::{
-    Health, HealthPolicy, IpFamilies, Locality, NetworkMode, Protocol, Service, ServiceKey, Uid,
-    Visibility, Workload, WorkloadType,
+    Backend, Destination, Health, HealthPolicy, HttpMatch, HttpRule, IpFamilies, Locality,
+    NetworkMode, Protocol, Route, RouteKey, RouteKind, RouteParent, Rules, Service, ServiceKey,
+    Timeouts, Uid, Visibility, Workload, WorkloadType,
 };
 
 /// A healthy pod in the mesh, without address and services, with service account `default`.
@@ -78,4 +79,34 @@ pub fn service(name: &str, namespace: &str) -> Service {
 /// The key of a policy.
 pub fn policy_key(name: &str, namespace: &str) -> PolicyKey {
     PolicyKey { namespace: namespace.into(), name: name.into() }
+}
+
+/// An `HTTPRoute` for all ports of `parent`, with these rules.
+pub fn route(name: &str, namespace: &str, parent: &ServiceKey, rules: Vec<HttpRule>) -> Route {
+    Route {
+        key: RouteKey { kind: RouteKind::Http, namespace: namespace.into(), name: name.into() },
+        created: "".into(),
+        parents: [RouteParent { service: parent.clone(), port: None }].into(),
+        rules: Rules::Http(rules.into()),
+    }
+}
+
+/// A rule that sends what matches any of `matches` to port 80 of `service`.
+pub fn rule(matches: Vec<HttpMatch>, service: &ServiceKey) -> HttpRule {
+    HttpRule {
+        name: None,
+        matches: matches.into(),
+        filters: Arc::default(),
+        mirrors: Box::default(),
+        backends: [backend(service, 1)].into(),
+        timeouts: Timeouts::default(),
+        retry: None,
+        session: None,
+    }
+}
+
+/// Port 80 of `service`.
+pub fn backend(service: &ServiceKey, weight: u32) -> Backend {
+    let target = Ok(Destination { service: service.clone(), port: 80 });
+    Backend { weight, target, filters: Arc::default() }
 }

@@ -181,7 +181,12 @@ fn shape(mesh: &Mesh) -> String {
     let services: Vec<_> = mesh.services().collect();
     let policies: Vec<_> =
         [&mesh.policies, &mesh.wide_policies].map(|index| index.iter().collect::<Vec<_>>()).into();
-    format!("{by_address:?}{by_vip:?}{ranges:?}{endpoints:?}{workloads:?}{services:?}{policies:?}")
+    let routes: Vec<_> = mesh.routes().collect();
+    let by_parent: Vec<_> = mesh.by_parent.iter().map(|r| (&r.service, &r.route)).collect();
+    format!(
+        "{by_address:?}{by_vip:?}{ranges:?}{endpoints:?}{workloads:?}{services:?}{policies:?}\
+         {routes:?}{by_parent:?}"
+    )
 }
 
 fn any_workload() -> impl Strategy<Value = Workload> {
@@ -220,7 +225,20 @@ fn any_change() -> impl Strategy<Value = Change> {
     let scopes = [PolicyScope::Global, PolicyScope::Namespace, PolicyScope::WorkloadSelector];
     let policy = (0..4u8, prop::sample::select(scopes.to_vec()))
         .prop_map(|(name, scope)| policy(&format!("p{name}"), "ns0", scope));
+    let route = (0..4u8, prop::collection::vec((0..3u8, prop::option::of(80..82u16)), 0..4));
+    let route = route.prop_map(|(name, parents)| {
+        let mut route =
+            sample::route(&format!("r{name}"), "ns0", &sample::service_key("s", "ns0"), Vec::new());
+        let parents = parents.into_iter().map(|(service, port)| {
+            let service = sample::service_key(&format!("s{service}"), "ns0");
+            RouteParent { service, port }
+        });
+        route.parents = parents.collect();
+        route
+    });
     prop_oneof![
+        2 => route.clone().prop_map(Change::from),
+        1 => route.prop_map(|route| Change::RemoveRoute(route.key)),
         4 => any_workload().prop_map(Change::from),
         2 => any_workload().prop_map(|workload| Change::RemoveWorkload(workload.uid)),
         2 => service.clone().prop_map(Change::from),
@@ -235,6 +253,7 @@ struct Model {
     workloads: BTreeMap<Uid, Change>,
     services: BTreeMap<ServiceKey, Change>,
     policies: BTreeMap<PolicyKey, Change>,
+    routes: BTreeMap<RouteKey, Change>,
 }
 
 impl Model {
@@ -246,11 +265,14 @@ impl Model {
             Change::RemoveService(key) => drop(self.services.remove(key)),
             Change::Policy(new) => drop(self.policies.insert(new.key.clone(), change)),
             Change::RemovePolicy(key) => drop(self.policies.remove(key)),
+            Change::Route(new) => drop(self.routes.insert(new.key.clone(), change)),
+            Change::RemoveRoute(key) => drop(self.routes.remove(key)),
         }
     }
 
     fn rebuild(&self) -> Arc<Mesh> {
         let services = self.services.values().chain(self.policies.values());
+        let services = self.routes.values().chain(services);
         mesh(services.chain(self.workloads.values()).cloned())
     }
 }

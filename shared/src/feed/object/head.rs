@@ -7,6 +7,7 @@ use crate::feed::intern::Interner;
 use crate::feed::object::{Kind, ObjectKey};
 use crate::feed::verdict::Cause;
 use crate::identity::is_dns1123_subdomain;
+use crate::mesh::RouteKind;
 
 /// Labels in the order of their keys.
 pub(crate) type Labels = Box<[(Arc<str>, Arc<str>)]>;
@@ -87,6 +88,7 @@ const ACTING: &[(&str, &[Kind])] = &[
     ("ambient.istio.io/bypass-inbound-capture", &[Kind::Pod]),
     ("culvert.dev/netns", &[Kind::Pod]),
     ("culvert.dev/require-waypoint", &[Kind::Pod]),
+    ("culvert.dev/retry-delivered", &[Kind::Route(RouteKind::Http)]),
 ];
 
 /// Ours, but written by control planes for themselves.
@@ -205,7 +207,7 @@ fn account(meta: &Fields<'_>, kind: Kind) {
                     map.report(key, Cause::Unsupported, reason);
                 }
                 None if NOTES.contains(&key) => {}
-                None if key.starts_with("culvert.dev/") && key != "culvert.dev/retry-delivered" => {
+                None if key.starts_with("culvert.dev/") => {
                     map.report(key, Cause::Unknown, "no such label or annotation");
                 }
                 None => map.report(key, Cause::Unsupported, "is not supported and has no effect"),

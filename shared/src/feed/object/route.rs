@@ -1,0 +1,146 @@
+//! `kind: HTTPRoute`, `GRPCRoute`, `TLSRoute` and `TCPRoute`.
+//!
+//! Invariants: what Kubernetes would refuse is invalid here, so that the route keeps its last good
+//! version; references are only read, because what they name comes and goes (`compile::routes`).
+//! Source: Gateway API v1, spec L7 §2.
+
+mod cors;
+mod filters;
+mod grpc;
+mod headers;
+mod http;
+mod matches;
+mod paths;
+mod policy;
+mod reference;
+mod tcp;
+
+use std::sync::Arc;
+
+use crate::feed::fields::Fields;
+use crate::feed::intern::Interner;
+use crate::feed::object::Head;
+use crate::feed::verdict::Cause;
+use crate::mesh::{HttpRule, RouteFilters, RouteKind};
+
+pub(crate) use reference::{BackendKind, BackendRef, ParentKind, ParentRef};
+
+/// A route whose references are not resolved.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteObject {
+    pub(crate) kind: RouteKind,
+    pub(crate) parents: Vec<ParentRef>,
+    pub(crate) rules: RulesRead,
+}
+
+/// What a route says.
+#[derive(Debug, Clone)]
+pub(crate) enum RulesRead {
+    Http(Vec<RuleRead>),
+    Tcp { server_names: Box<[Arc<str>]>, backends: Vec<WeightedRef> },
+}
+
+/// A rule, in which the backends and mirrors are still missing.
+#[derive(Debug, Clone)]
+pub(crate) struct RuleRead {
+    pub(crate) rule: HttpRule,
+    pub(crate) mirrors: Vec<MirrorRef>,
+    pub(crate) backends: Vec<WeightedRef>,
+}
+
+/// A backend with its share.
+#[derive(Debug, Clone)]
+pub(crate) struct WeightedRef {
+    pub(crate) reference: BackendRef,
+    pub(crate) weight: u32,
+    pub(crate) filters: Arc<RouteFilters>,
+}
+
+/// A backend that gets copies: `numerator` of `denominator` requests.
+#[derive(Debug, Clone)]
+pub(crate) struct MirrorRef {
+    pub(crate) reference: BackendRef,
+    pub(crate) numerator: u32,
+    pub(crate) denominator: u32,
+}
+
+impl RouteObject {
+    pub(crate) fn read(
+        kind: RouteKind,
+        root: &Fields<'_>,
+        head: &Head,
+        intern: &mut Interner,
+    ) -> Option<Self> {
+        root.foreign(&["status"]);
+        let Some(spec) = root.fields("spec") else {
+            root.report("spec", Cause::Invalid, "a route needs a spec");
+            return None;
+        };
+        let reason = "a waypoint is no default gateway";
+        spec.unsupported(&["useDefaultGateways"], reason);
+        let namespace = &head.key.namespace;
+        let parents = bounded(&spec, "parentRefs", 32);
+        let parents = parents.iter().filter_map(|one| ParentRef::read(one, namespace, intern));
+        let parents: Vec<_> = parents.collect();
+        if kind != RouteKind::Tls {
+            let reason = "requests are routed by the service that was dialled, whatever their host";
+            spec.unsupported(&["hostnames"], reason);
+        }
+        let rules = match kind {
+            RouteKind::Http => RulesRead::Http(http::rules(&spec, head, intern)),
+            RouteKind::Grpc => RulesRead::Http(grpc::rules(&spec, head, intern)),
+            RouteKind::Tls | RouteKind::Tcp => tcp::rules(kind, &spec, namespace, intern),
+        };
+        Some(Self { kind, parents, rules })
+    }
+}
+
+/// The mappings of a list that Kubernetes refuses when it is longer than `most`.
+fn bounded<'a>(fields: &Fields<'a>, name: &str, most: usize) -> Vec<Fields<'a>> {
+    let mut items = fields.each(name);
+    if items.len() > most {
+        let reason = format!("has {} entries; there may be {most}", items.len());
+        fields.report(name, Cause::Invalid, reason);
+        items.truncate(most);
+    }
+    items
+}
+
+/// A text that must be there and has at most `most` bytes.
+fn required<'a>(fields: &Fields<'a>, name: &str, most: usize) -> Option<&'a str> {
+    match fields.text(name) {
+        Some(text) if text.len() > most => {
+            fields.report(name, Cause::Invalid, format_args!("is longer than {most} bytes"));
+            None
+        }
+        Some("") | None => {
+            fields.report(name, Cause::Invalid, "must be there and not empty");
+            None
+        }
+        text => text,
+    }
+}
+
+/// The backends of a rule.
+fn backends(
+    rule: &Fields<'_>,
+    kind: RouteKind,
+    namespace: &Arc<str>,
+    intern: &mut Interner,
+) -> Vec<WeightedRef> {
+    let mut backends = Vec::new();
+    for fields in bounded(rule, "backendRefs", 16) {
+        let weight = fields.number("weight").unwrap_or(1);
+        if weight > 1_000_000 {
+            fields.report("weight", Cause::Invalid, "must be 0 to 1000000");
+        }
+        let mut filters = RouteFilters::default();
+        if matches!(kind, RouteKind::Http | RouteKind::Grpc) {
+            filters = filters::of_backend(&fields);
+        }
+        let reference = BackendRef::read(&fields, namespace, intern);
+        let filters = Arc::new(filters);
+        backends.extend(reference.map(|reference| WeightedRef { reference, weight, filters }));
+    }
+    backends
+}

@@ -1,0 +1,94 @@
+//! The rules of an `HTTPRoute`.
+
+use std::sync::Arc;
+
+use crate::feed::fields::Fields;
+use crate::feed::intern::Interner;
+use crate::feed::object::Head;
+use crate::feed::verdict::Cause;
+use crate::mesh::{HttpMatch, HttpRule, PathChange, PathMatch, RouteFilters, RouteKind};
+
+use super::{RuleRead, backends, bounded, filters, matches, policy};
+
+/// `spec.rules`. Without any there is one for everything, as Kubernetes fills it in.
+pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Vec<RuleRead> {
+    let rules = bounded(spec, "rules", 16);
+    let mut retry = policy::RetryReader::new(head);
+    let read: Vec<RuleRead> = rules
+        .iter()
+        .zip(0..)
+        .map(|(fields, at)| rule(fields, at, head, &mut retry, intern))
+        .collect();
+    let all: usize = read.iter().map(|one| one.rule.matches.len()).sum();
+    if all > 128 {
+        let reason = format!("the rules have {all} matches together; there may be 128");
+        spec.report("rules", Cause::Invalid, reason);
+    }
+    unique_names(&rules, &read);
+    read
+}
+
+/// A name is what a rule is referred to by.
+pub(super) fn unique_names(rules: &[Fields<'_>], read: &[RuleRead]) {
+    for (at, (fields, one)) in rules.iter().zip(read).enumerate() {
+        let name = &one.rule.name;
+        if name.is_some() && read[..at].iter().any(|earlier| earlier.rule.name == *name) {
+            fields.report("name", Cause::Invalid, "another rule of the route has this name");
+        }
+    }
+}
+
+fn rule(
+    fields: &Fields<'_>,
+    at: usize,
+    head: &Head,
+    retry: &mut policy::RetryReader,
+    intern: &mut Interner,
+) -> RuleRead {
+    let (kind, namespace) = (RouteKind::Http, &head.key.namespace);
+    let name = fields.text("name").map(|text| intern.text(text));
+    let mut matches: Vec<_> =
+        bounded(fields, "matches", 64).iter().map(|one| matches::http(one, intern)).collect();
+    if matches.is_empty() {
+        matches.push(HttpMatch::everything());
+    }
+    let (filters, mirrors) = filters::of_rule(fields, kind, namespace, intern);
+    let backends = backends(fields, kind, namespace, intern);
+    check_redirect(fields, &filters, &matches, !backends.is_empty());
+    let rule = HttpRule {
+        name,
+        matches: matches.into(),
+        filters: Arc::new(filters),
+        mirrors: Box::default(),
+        backends: Box::default(),
+        timeouts: policy::timeouts(fields),
+        retry: retry.read(fields),
+        session: policy::session(fields, head, at),
+    };
+    RuleRead { rule, mirrors, backends }
+}
+
+/// What Kubernetes refuses about redirections and rewrites.
+fn check_redirect(
+    fields: &Fields<'_>,
+    filters: &RouteFilters,
+    matches: &[HttpMatch],
+    has_backends: bool,
+) {
+    if filters.redirect.is_some() && filters.rewrite.is_some() {
+        let reason = "RequestRedirect and URLRewrite exclude each other";
+        fields.report("filters", Cause::Invalid, reason);
+    }
+    if filters.redirect.is_some() && has_backends {
+        let reason = "a rule with RequestRedirect sends nothing to backends";
+        fields.report("backendRefs", Cause::Invalid, reason);
+    }
+    let redirect = filters.redirect.as_ref().and_then(|one| one.path.as_ref());
+    let rewrite = filters.rewrite.as_ref().and_then(|one| one.path.as_ref());
+    let by_prefix = matches!(redirect.or(rewrite), Some(PathChange::Prefix(_)));
+    let has_prefix = matches!(matches, [HttpMatch { path: PathMatch::Prefix(_), .. }]);
+    if by_prefix && !has_prefix {
+        let reason = "ReplacePrefixMatch needs exactly one match, of type PathPrefix";
+        fields.report("filters", Cause::Invalid, reason);
+    }
+}
