@@ -61,6 +61,12 @@ impl Wire {
         self.stream.try_clone()
     }
 
+    /// How many bytes were read ahead of what was asked for.
+    #[must_use]
+    pub fn ahead(&self) -> usize {
+        self.ahead.len()
+    }
+
     /// Sends.
     ///
     /// # Errors

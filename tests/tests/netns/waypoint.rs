@@ -1,12 +1,15 @@
 //! Requests through a waypoint, from node to node.
 
 mod backends;
+mod clients;
 mod floods;
 mod frames;
+mod grpc;
 mod hostile;
 mod http;
 mod http2;
 mod lab;
+mod protocols;
 pub(crate) mod scene;
 mod upgrade;
 
@@ -17,7 +20,18 @@ use super::suite::Case;
 
 pub(crate) fn cases() -> Vec<Case> {
     const BASIC: &[Case] = &[("waypoint::a_request_passes_the_waypoint", &[], basic)];
-    [BASIC, http::CASES, upgrade::CASES, hostile::CASES, floods::CASES, backends::CASES].concat()
+    [
+        BASIC,
+        http::CASES,
+        upgrade::CASES,
+        hostile::CASES,
+        floods::CASES,
+        backends::CASES,
+        protocols::CASES,
+        grpc::CASES,
+        clients::CASES,
+    ]
+    .concat()
 }
 
 /// MeshBasic: a service without routes answers.
