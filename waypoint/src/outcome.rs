@@ -175,6 +175,7 @@ impl From<&Failure> for Outcome {
             Failure::Bad(error) => Self::from(error),
             Failure::NoRoute => Self::ROUTE_NOT_FOUND,
             Failure::Filter(_) => Self::FILTER_UNSUPPORTED,
+            Failure::Rewrite(_) => Self::PATH_INVALID,
             Failure::Backend(_) => Self::BACKEND_INVALID,
             Failure::NoBackends => Self::BACKENDS_MISSING,
             Failure::ServiceUnknown(_) => Self::BACKEND_UNKNOWN,

@@ -24,7 +24,7 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use shared::mesh::{AppProtocol, Mesh, Service, ServiceKey};
+use shared::mesh::{AppProtocol, Mesh, Retry, Service, ServiceKey};
 
 pub use self::admit::BadRequest;
 pub(crate) use self::body::{Body, RequestBody};
@@ -34,7 +34,7 @@ pub(crate) use self::told::{Story, Told};
 use self::admit::Upgrade;
 use self::attempt::Attempts;
 use crate::respond;
-use crate::router::{Choice, Matched, Retry, Routed, Rule};
+use crate::router::{Backend, Choice, Matched, Routed, Rule};
 use crate::tunnel::http::Switch;
 use crate::tunnel::{Client, Target};
 use crate::upstream::{Endpoint, Version};
@@ -86,7 +86,7 @@ async fn answer(
         story.service = Some(Arc::clone(service));
     }
     if let Some(matched) = &matched {
-        edit_request(matched, &destination, &mut parts);
+        edit_request(matched, &destination, &mut parts)?;
     }
     let version = Version::of(destination.protocol, client_version);
     let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
@@ -112,9 +112,10 @@ async fn answer(
     }
     forward::to_client(&mut response, story.took());
     if let Some(matched) = &matched {
-        for filters in [destination.filters, Some(&matched.rule.filters)].into_iter().flatten() {
-            filters.response_headers.apply(response.headers_mut());
+        if let Some(backend) = destination.backend {
+            backend.response_headers.apply(response.headers_mut());
         }
+        matched.rule.filters.response_headers.apply(response.headers_mut());
         if let Some(cors) = &matched.rule.filters.cors {
             cors.decorate(origin.as_ref(), response.headers_mut());
         }
@@ -133,8 +134,8 @@ struct Destination<'t> {
     /// The service; none for a workload that was asked for by its address.
     service: Option<&'t Arc<Service>>,
     protocol: AppProtocol,
-    /// The filters of the backend that was chosen.
-    filters: Option<&'t crate::filters::Filters>,
+    /// The backend that was drawn; none without a route.
+    backend: Option<&'t Backend>,
 }
 
 /// How long and how often.
@@ -153,7 +154,7 @@ impl<'t> Limits<'t> {
         let Some(rule) = rule else { return Self::default() };
         let timeouts = &rule.timeouts;
         let (request, backend) = (timeouts.request, timeouts.backend_request);
-        Self { request, backend, retry: rule.retry.as_ref() }
+        Self { request, backend, retry: rule.retry.as_deref() }
     }
 }
 
@@ -163,9 +164,11 @@ fn destination<'t>(
     mesh: &'t Mesh,
     matched: Option<&Matched<'t>>,
 ) -> Result<Destination<'t>, Failure> {
-    let (key, port, filters) = match (matched, &client.target) {
+    let (key, port, backend) = match (matched, &client.target) {
         (Some(matched), _) => match matched.rule.choose(fastrand::u64(..)) {
-            Choice::Backend(backend) => (&backend.to.0, backend.to.1, Some(&backend.filters)),
+            Choice::Backend(backend) => {
+                (&backend.destination.service, backend.destination.port, Some(backend))
+            }
             Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
             Choice::NoBackends => return Err(Failure::NoBackends),
         },
@@ -179,7 +182,7 @@ fn destination<'t>(
                 endpoints: [Endpoint::new(Arc::clone(workload), *dialled)].into(),
                 service: None,
                 protocol: AppProtocol::Unknown,
-                filters: None,
+                backend: None,
             });
         }
     };
@@ -189,7 +192,7 @@ fn destination<'t>(
         endpoints: client.worker.upstream.endpoints(mesh, client, service, port),
         service: Some(service),
         protocol: protocol.map_or(AppProtocol::Unknown, |known| known.app_protocol),
-        filters,
+        backend,
     })
 }
 
@@ -198,12 +201,18 @@ fn unknown(key: &ServiceKey) -> Failure {
 }
 
 /// The filters of the rule, then those of the backend.
-fn edit_request(matched: &Matched<'_>, destination: &Destination<'_>, parts: &mut Parts) {
-    let rule = Some(&matched.rule.filters);
-    for filters in [rule, destination.filters].into_iter().flatten() {
-        filters.request_headers.apply(&mut parts.headers);
-        if let Some(rewrite) = &filters.rewrite {
-            rewrite.apply(parts, matched.prefix);
-        }
+fn edit_request(
+    matched: &Matched<'_>,
+    destination: &Destination<'_>,
+    parts: &mut Parts,
+) -> Result<(), Failure> {
+    let filters = &matched.rule.filters;
+    filters.request_headers.apply_to_request(parts);
+    if let Some(rewrite) = &filters.rewrite {
+        rewrite.apply(parts, matched.prefix).map_err(Failure::Rewrite)?;
     }
+    if let Some(backend) = destination.backend {
+        backend.request_headers.apply_to_request(parts);
+    }
+    Ok(())
 }

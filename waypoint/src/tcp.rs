@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use shared::balance::InFlight;
 use shared::hbone::{Reason, Stream};
-use shared::mesh::Service;
+use shared::mesh::{Destination, Service};
 use shared::telemetry::access::{Bytes, Direction, End, Failure as Told, Record, Side};
 use shared::telemetry::traffic::ResponseFlag;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
@@ -100,11 +100,11 @@ pub(crate) async fn connect(client: &Client) -> Result<Connected, Failure> {
         }
         Target::Service { service, port, .. } => {
             let table = client.worker.router.table(&mesh, service);
-            let (service, port) = match table.tcp(*port, None) {
+            let (service, port) = match table.tcp(*port, Some(client.peer.id().namespace()), None) {
                 None => (Arc::clone(service), *port),
                 Some(rule) => match rule.choose(fastrand::u64(..)) {
                     Choice::Backend(backend) => {
-                        let (key, port) = &backend.to;
+                        let Destination { service: key, port } = &backend.destination;
                         let known = mesh.service(key).cloned();
                         let known =
                             known.ok_or_else(|| Failure::ServiceUnknown(key.hostname.clone()))?;

@@ -9,6 +9,7 @@ mod hostile;
 mod http;
 mod http2;
 mod lab;
+mod mesh_profile;
 mod protocols;
 pub(crate) mod scene;
 mod upgrade;
@@ -30,6 +31,11 @@ pub(crate) fn cases() -> Vec<Case> {
         protocols::CASES,
         grpc::CASES,
         clients::CASES,
+        mesh_profile::CASES,
+        mesh_profile::matching::CASES,
+        mesh_profile::modify::CASES,
+        mesh_profile::redirect::CASES,
+        mesh_profile::split::CASES,
     ]
     .concat()
 }

@@ -26,6 +26,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
         .section("config", move || config.clone())
         .section("workloads", mesh(|mesh| dump::list(mesh.workloads())))
         .section("services", mesh(|mesh| dump::list(mesh.services())))
+        .section("routes", mesh(|mesh| dump::list(mesh.routes())))
         .section("policies", mesh(|mesh| dump::list(mesh.policies())))
         .section("certificates", move || dump::certificates(&certificates))
         .section("verdicts", move || json!(**verdicts.borrow()))

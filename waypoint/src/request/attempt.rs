@@ -71,7 +71,7 @@ impl Attempts<'_> {
     /// # Errors
     /// Why there is no answer.
     pub(super) async fn once(
-        mut self,
+        self,
         request: Request<RequestBody>,
     ) -> Result<Response<Body>, Failure> {
         let endpoint = self.in_order(1).pop().ok_or_else(|| self.nobody())?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared::chain::Chain;
 
+use crate::filters;
 use crate::request::BadRequest;
 use crate::request::body::Broken;
 use crate::upstream;
@@ -21,6 +22,9 @@ pub enum Failure {
     /// The rule has a filter that cannot be honoured.
     #[error("rule cannot be honoured: {0}")]
     Filter(Arc<str>),
+    /// The path that the rule makes of it is too long.
+    #[error(transparent)]
+    Rewrite(filters::TooLong),
     /// The backend that was drawn is none.
     #[error("backend is invalid: {0}")]
     Backend(Arc<str>),

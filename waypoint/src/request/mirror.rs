@@ -13,7 +13,7 @@ use http::Request;
 use http::request::Parts;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use shared::mesh::Mesh;
+use shared::mesh::{Destination, Mesh};
 use tokio::sync::mpsc;
 
 use crate::filters::Mirror;
@@ -89,8 +89,8 @@ pub(super) fn start(
 }
 
 fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: RequestBody) {
-    let (key, port) = &mirror.backend;
-    let Some(service) = mesh.service(key).cloned() else { return };
+    let Destination { service, port } = &mirror.backend;
+    let Some(service) = mesh.service(service).cloned() else { return };
     let endpoints = client.worker.upstream.endpoints(mesh, client, &service, *port);
     let client = Rc::clone(client);
     let mut request = Request::new(body);

@@ -76,7 +76,7 @@ impl Story {
     }
 
     pub(super) fn route(&mut self, rule: &Rule) {
-        self.route = Some(Arc::clone(&rule.route));
+        self.route = Some(Arc::clone(rule.label()));
     }
 
     pub(super) fn forwarded(&mut self, parts: &Parts) {

@@ -60,6 +60,13 @@ pub(crate) fn post(path: &str, body: &'static [u8], trailers: HeaderMap) -> Requ
     Request::post(format!("http://lab{path}")).body(body.boxed()).expect("a valid path")
 }
 
+/// A gRPC call, as far as a proxy sees it.
+pub(crate) fn call(path: &str) -> Request<Body> {
+    let request = Request::post(format!("http://lab{path}"));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    request.body(empty()).expect("a valid path")
+}
+
 /// What the application saw.
 pub(crate) async fn seen(response: Response<Incoming>) -> anyhow::Result<Seen> {
     let status = response.status();

@@ -1,0 +1,138 @@
+//! Answering with another address.
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderValue, StatusCode};
+use shared::mesh::{self, RedirectScheme};
+
+use super::path;
+
+/// A redirection.
+#[derive(Debug, Clone)]
+pub struct Redirect(mesh::Redirect);
+
+impl Redirect {
+    pub(super) fn new(redirect: mesh::Redirect) -> Self {
+        Self(redirect)
+    }
+
+    /// The status and `Location` of the answer. `prefix` is what matched of the path, and
+    /// `dialled_port` the port of the service that the client connected to.
+    pub fn location(
+        &self,
+        request: &Parts,
+        prefix: Option<&str>,
+        dialled_port: u16,
+    ) -> (StatusCode, HeaderValue) {
+        let redirect = &self.0;
+        let scheme = redirect.scheme.map_or_else(
+            || scheme_of(request),
+            |scheme| match scheme {
+                RedirectScheme::Http => "http",
+                RedirectScheme::Https => "https",
+            },
+        );
+        let host = redirect.hostname.as_deref().or_else(|| host_of(request));
+        let mut location = String::new();
+        if let Some(host) = host {
+            location.push_str(scheme);
+            location.push_str("://");
+            location.push_str(host);
+            let own = if scheme == "https" { 443 } else { 80 };
+            // Gateway API: the port that is said, else that of the scheme that is said, else the
+            // one of the request; never where the scheme says it already.
+            let port = redirect.port.unwrap_or(match redirect.scheme {
+                Some(_) => own,
+                None => dialled_port,
+            });
+            if port != own {
+                location.push(':');
+                location.push_str(&port.to_string());
+            }
+        }
+        let path = request.uri.path();
+        let change = redirect.path.as_ref();
+        let path = change.map_or(path.into(), |change| path::changed(change, path, prefix));
+        if host.is_none() && path.starts_with("//") {
+            // RFC 3986 §4.2: without a host before them, two slashes would begin one.
+            location.push_str("/.");
+        }
+        location.push_str(&path);
+        if let Some(query) = request.uri.query() {
+            location.push('?');
+            location.push_str(query);
+        }
+        let value = HeaderValue::try_from(location);
+        (redirect.status, value.unwrap_or_else(|_| HeaderValue::from_static("/")))
+    }
+}
+
+fn scheme_of(request: &Parts) -> &str {
+    request.uri.scheme_str().filter(|scheme| *scheme == "https").unwrap_or("http")
+}
+
+/// The host that the client asked for, without its port.
+fn host_of(request: &Parts) -> Option<&str> {
+    if let Some(host) = request.uri.host() {
+        return Some(host);
+    }
+    let text = request.headers.get(HOST)?.to_str().ok()?;
+    let authority = text.parse::<Authority>().ok()?;
+    text.get(..authority.host().len()).filter(|host| *host == authority.host())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use shared::mesh::PathChange;
+
+    use super::*;
+
+    fn plain() -> mesh::Redirect {
+        let status = StatusCode::FOUND;
+        mesh::Redirect { scheme: None, hostname: None, path: None, port: None, status }
+    }
+
+    fn location(redirect: mesh::Redirect, host: &str, target: &str, port: u16) -> String {
+        let request = Request::get(target).header(HOST, host).body(()).unwrap().into_parts().0;
+        let (status, value) = Redirect::new(redirect).location(&request, Some("/a"), port);
+        assert_eq!(status, StatusCode::FOUND);
+        value.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn port_is_the_one_said_or_the_schemes_or_the_dialled_one() {
+        let (http, https) = (Some(RedirectScheme::Http), Some(RedirectScheme::Https));
+        for (scheme, port, dialled, expected) in [
+            (None, None, 80, "http://h/a/b?c=d"),
+            (None, None, 8080, "http://h:8080/a/b?c=d"),
+            (None, Some(8083), 80, "http://h:8083/a/b?c=d"),
+            (None, Some(80), 8080, "http://h/a/b?c=d"),
+            (https, None, 8080, "https://h/a/b?c=d"),
+            (https, Some(443), 8080, "https://h/a/b?c=d"),
+            (https, Some(8443), 8080, "https://h:8443/a/b?c=d"),
+            (https, Some(80), 80, "https://h:80/a/b?c=d"),
+            (http, None, 8080, "http://h/a/b?c=d"),
+            (http, Some(443), 80, "http://h:443/a/b?c=d"),
+        ] {
+            let redirect = mesh::Redirect { scheme, port, ..plain() };
+            let shown = location(redirect, "h:1234", "/a/b?c=d", dialled);
+            assert_eq!(shown, expected, "{scheme:?} {port:?} {dialled}");
+        }
+    }
+
+    #[test]
+    fn host_and_path_are_those_of_the_request_unless_replaced() {
+        let path = |path| mesh::Redirect { path: Some(path), ..plain() };
+        let full = PathChange::Full("/x".into());
+        assert_eq!(location(path(full), "h", "/a/b?q", 80), "http://h/x?q");
+        let prefix = PathChange::Prefix("/x".into());
+        assert_eq!(location(path(prefix.clone()), "h", "/a/b", 80), "http://h/x/b");
+        let other = mesh::Redirect { hostname: Some("new.example".into()), ..path(prefix) };
+        assert_eq!(location(other, "h", "/a", 80), "http://new.example/x");
+        assert_eq!(location(plain(), "[fd00::1]:80", "/", 80), "http://[fd00::1]/");
+        assert_eq!(location(plain(), "x", "http://of.uri:1/p", 80), "http://of.uri/p");
+        assert_eq!(location(plain(), "not a host", "//evil/a", 80), "/.//evil/a");
+    }
+}
