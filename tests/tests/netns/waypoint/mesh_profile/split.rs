@@ -28,12 +28,12 @@ fn traffic_split() -> anyhow::Result<()> {
                  - matches: [{path: {type: Exact, value: /v2}}]\n    \
                  backendRefs: [{name: echo-v2, port: 80}]";
     scene.route(&http_route("split", "echo", rules), |scene| {
-        is_from(&scene.ask("echo", "/v1")?, "echo-v1")
+        let none = scene.ask("echo", "/v1/more")?;
+        ensure!(none.status == 404, "{none:?}");
+        Ok(())
     })?;
-    is_from(&scene.ask("echo", "/v2")?, "echo-v2")?;
-    let none = scene.ask("echo", "/v1/more")?;
-    ensure!(none.status == 404, "{none:?}");
-    Ok(())
+    is_from(&scene.ask("echo", "/v1")?, "echo-v1")?;
+    is_from(&scene.ask("echo", "/v2")?, "echo-v2")
 }
 
 /// MeshHTTPRouteSimpleSameNamespace.
