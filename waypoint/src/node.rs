@@ -32,6 +32,9 @@ pub struct Config {
     /// How long the head of a request may take from its first byte on. 60 s; without a limit, slow
     /// senders pile up.
     pub head_timeout: Duration,
+    /// How long a client's connection may rest between two requests. 1 h, as Istio's default; shorter
+    /// surprises clients that keep connections as long as their servers do.
+    pub client_idle: Duration,
     /// How long a client may be silent on a port without a known protocol before the server is asked
     /// for the first word. 50 ms; longer delays server-first protocols, shorter dials in vain.
     pub silence: Duration,
@@ -63,6 +66,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(60),
+            client_idle: Duration::from_secs(3600),
             silence: Duration::from_millis(50),
             max_head_bytes: 60 << 10,
             max_headers: 100,

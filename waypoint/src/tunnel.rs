@@ -5,6 +5,7 @@
 //! Source: spec L7 §1.2 to §1.5.
 
 pub(crate) mod http;
+mod pace;
 mod sniff;
 mod target;
 

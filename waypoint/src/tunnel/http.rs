@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
@@ -19,37 +18,41 @@ use tokio::io::AsyncWriteExt;
 
 use crate::metrics;
 use crate::outcome::Outcome;
-use crate::request::{self, Told};
+use crate::request;
 use crate::tunnel::Client;
+use crate::tunnel::pace::{Answer, Pace, Paced};
 use crate::upstream::{LocalExecutor, Upgraded};
 
 /// Where a request leaves the upstream of an upgrade for its connection.
 pub(crate) type Switch = Rc<RefCell<Option<Upgraded>>>;
 
-type Response = http::Response<Told>;
-
 /// Serves requests until the client or a drain ends the connection.
 pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
     let config = client.worker.config();
     let switch = Switch::default();
-    let served = (Rc::clone(&client), Rc::clone(&switch));
+    let pace = Pace::new(config.head_timeout, config.client_idle);
+    let served = (Rc::clone(&client), Rc::clone(&switch), Rc::clone(&pace));
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (client, switch) = (Rc::clone(&served.0), Rc::clone(&served.1));
-        boxed(request::serve(client, Some(switch), request))
+        let asked = served.2.asked();
+        boxed(async move {
+            let answered = request::serve(client, Some(switch), request).await;
+            answered.map(|body| Answer { body, asked })
+        })
     });
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.head_timeout)
+        // Both limits are the pace's.
+        .header_read_timeout(None)
         .max_headers(config.max_headers)
         .max_header_size(config.max_head_bytes)
         // A client that ends is gone: a request for nobody must not occupy an endpoint.
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Paced { stream, pace: Rc::clone(&pace) }), service);
     let mut draining = pin!(client.drain.draining());
     let mut drained = false;
     let ended = loop {
         tokio::select! {
-            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+            ended = pace.keep(|cx| connection.poll_without_shutdown(cx)) => break ended,
             () = &mut draining, if !drained => {
                 drained = true;
                 Pin::new(&mut connection).graceful_shutdown();
@@ -57,14 +60,14 @@ pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
         }
     };
     let http1::Parts { io, read_buf, .. } = connection.into_parts();
-    let mut stream = io.into_inner();
+    let mut stream = io.into_inner().stream;
     match (ended, switch.take()) {
-        (Ok(()), Some(upgraded)) => upgraded.carry(stream, read_buf).await,
-        (Ok(()), None) => {
-            // The client may have left already.
+        (Some(Ok(())), Some(upgraded)) => upgraded.carry(stream, read_buf).await,
+        (None | Some(Ok(())), _) => {
+            // The client may have left already, or was too slow.
             let _ = stream.shutdown().await;
         }
-        (Err(error), _) => {
+        (Some(Err(error)), _) => {
             tell(&client, &error);
             // What hyper answered to a bad request is still on its way; the rest is not waited for.
             let _ = stream.shutdown().await;
@@ -121,8 +124,8 @@ fn tell(client: &Client, error: &hyper::Error) {
 }
 
 /// hyper polls the futures of its connections in place, so they must not be pinned to a stack.
-fn boxed(
-    response: impl Future<Output = Response> + 'static,
-) -> Pin<Box<dyn Future<Output = Result<Response, Infallible>>>> {
+fn boxed<B: 'static>(
+    response: impl Future<Output = http::Response<B>> + 'static,
+) -> Pin<Box<dyn Future<Output = Result<http::Response<B>, Infallible>>>> {
     Box::pin(async move { Ok(response.await) })
 }
