@@ -38,6 +38,9 @@ pub struct Config {
     /// How long a client may be silent on a port without a known protocol before the server is asked
     /// for the first word. 50 ms; longer delays server-first protocols, shorter dials in vain.
     pub silence: Duration,
+    /// How long a client's connection that rests may still ask while we end; then it is closed. 2 s;
+    /// shorter meets requests that were just sent, longer than the drain cuts them.
+    pub drain_rest: Duration,
     /// Largest head of a request or response. 60 KiB, as Envoy's default.
     pub max_head_bytes: usize,
     /// Most headers of a request or response. 100, as Envoy's default.
@@ -68,6 +71,7 @@ impl Default for Config {
             head_timeout: Duration::from_secs(60),
             client_idle: Duration::from_secs(3600),
             silence: Duration::from_millis(50),
+            drain_rest: Duration::from_secs(2),
             max_head_bytes: 60 << 10,
             max_headers: 100,
             max_streams: 1_000,

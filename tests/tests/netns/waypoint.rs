@@ -9,6 +9,7 @@ mod hostile;
 mod http;
 mod http2;
 mod lab;
+mod lifecycle;
 mod mesh_profile;
 mod protocols;
 pub(crate) mod scene;
@@ -31,6 +32,7 @@ pub(crate) fn cases() -> Vec<Case> {
         protocols::CASES,
         grpc::CASES,
         clients::CASES,
+        lifecycle::CASES,
         mesh_profile::CASES,
         mesh_profile::matching::CASES,
         mesh_profile::modify::CASES,

@@ -53,7 +53,7 @@ impl Redirect {
         }
         let path = request.uri.path();
         let change = redirect.path.as_ref();
-        let path = change.map_or(path.into(), |change| path::changed(change, path, prefix));
+        let path = change.map_or_else(|| path.into(), |change| path::changed(change, path, prefix));
         if host.is_none() && path.starts_with("//") {
             // RFC 3986 §4.2: without a host before them, two slashes would begin one.
             location.push_str("/.");

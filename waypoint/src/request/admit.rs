@@ -136,10 +136,7 @@ fn framing(request: &Request<Incoming>) -> Result<(), BadRequest> {
 /// Leaves exactly one Host, which names what the client asked for.
 fn host(request: &mut Request<Incoming>) -> Result<(), BadRequest> {
     // RFC 9112 §3.2.2: the target's own authority wins over Host.
-    let named = match request.uri().authority() {
-        Some(authority) => Some(authority.clone()),
-        None => None,
-    };
+    let named = request.uri().authority().cloned();
     if request.version() == Version::HTTP_11 {
         let mut hosts = request.headers().get_all(HOST).iter();
         let first = hosts.next().ok_or(BadRequest::Host("there is none"))?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -92,7 +92,8 @@ fn strip(headers: &mut HeaderMap, upgrade: bool) {
             .collect();
         for name in named {
             let kept = KEPT.contains(&name.as_str()) || name.as_str().starts_with("x-forwarded-");
-            if !kept && !(upgrade && name == UPGRADE) {
+            let asked_for = upgrade && name == UPGRADE;
+            if !(kept || asked_for) {
                 headers.remove(name);
             }
         }
@@ -115,8 +116,6 @@ fn strip(headers: &mut HeaderMap, upgrade: bool) {
     if !upgrade {
         headers.remove(UPGRADE);
     }
-    // Kept for HTTP/1.1 receivers, which get trailers only when they are announced.
-    let _ = TRAILER;
 }
 
 fn wants_trailers(value: &HeaderValue) -> bool {

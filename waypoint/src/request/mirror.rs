@@ -74,7 +74,7 @@ pub(super) fn start(
             RequestBody::Client(..) => {
                 let (sender, parts) = mpsc::channel(MOST_FRAMES_BEHIND);
                 copies.push(sender);
-                RequestBody::Copied(Copied { parts, length: length.clone() })
+                RequestBody::Copied(Copied { parts, length })
             }
             _ => RequestBody::Empty,
         };
@@ -175,6 +175,6 @@ impl Copied {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.length.clone()
+        self.length
     }
 }

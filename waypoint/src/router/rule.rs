@@ -107,10 +107,13 @@ pub struct Backend {
     pub response_headers: HeaderEdits,
 }
 
+/// A backend, or why it cannot be used.
+type Usable = Result<Backend, Arc<str>>;
+
 /// Backends, each with the end of its share.
 #[derive(Debug)]
 pub(super) struct Weighted {
-    entries: Box<[(u64, Result<Backend, Arc<str>>)]>,
+    entries: Box<[(u64, Usable)]>,
 }
 
 impl Weighted {

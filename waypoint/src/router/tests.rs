@@ -270,5 +270,5 @@ fn connections_go_by_server_name_then_to_the_oldest_route() {
         assert_eq!(&*connections.route().name, expected, "{client:?} {name:?}");
         assert!(matches!(connections.choose(0), Choice::Backend(_)));
     }
-    assert!(super::tests::table(&[]).tcp(80, None, None).is_none());
+    assert!(tests::table(&[]).tcp(80, None, None).is_none());
 }

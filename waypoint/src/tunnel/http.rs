@@ -8,11 +8,14 @@ use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 
+use http::header::CONNECTION;
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use shared::chain::Chain;
+use shared::drain::Phase;
 use shared::hbone::Stream;
 use tokio::io::AsyncWriteExt;
 
@@ -22,6 +25,8 @@ use crate::request;
 use crate::tunnel::Client;
 use crate::tunnel::pace::{Answer, Pace, Paced};
 use crate::upstream::{LocalExecutor, Upgraded};
+
+const SWITCHING_PROTOCOLS: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 
 /// Where a request leaves the upstream of an upgrade for its connection.
 pub(crate) type Switch = Rc<RefCell<Option<Upgraded>>>;
@@ -36,8 +41,12 @@ pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
         let (client, switch) = (Rc::clone(&served.0), Rc::clone(&served.1));
         let asked = served.2.asked();
         boxed(async move {
-            let answered = request::serve(client, Some(switch), request).await;
-            answered.map(|body| Answer { body, asked })
+            let drain = client.drain.clone();
+            let mut answered = request::serve(client, Some(switch), request).await;
+            if drain.phase() != Phase::Running && answered.status() != SWITCHING_PROTOCOLS {
+                answered.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            answered.map(|body| Answer { body, _asked: asked })
         })
     });
     let mut connection = http1::Builder::new()
@@ -48,7 +57,11 @@ pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
         // A client that ends is gone: a request for nobody must not occupy an endpoint.
         .half_close(false)
         .serve_connection(TokioIo::new(Paced { stream, pace: Rc::clone(&pace) }), service);
-    let mut draining = pin!(client.drain.draining());
+    // A client that rests does not know yet: what it sends next is answered, with the word to leave.
+    let mut draining = pin!(async {
+        client.drain.draining().await;
+        tokio::time::sleep(config.drain_rest).await;
+    });
     let mut drained = false;
     let ended = loop {
         tokio::select! {

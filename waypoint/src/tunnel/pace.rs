@@ -99,7 +99,7 @@ impl Drop for Asked {
 /// An answer on its way.
 pub(super) struct Answer<B> {
     pub(super) body: B,
-    pub(super) asked: Asked,
+    pub(super) _asked: Asked,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {

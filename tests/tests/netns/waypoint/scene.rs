@@ -30,7 +30,7 @@ pub(crate) struct Scene {
     pub(crate) authority: Authority,
     pub(crate) waypoint: Waypoint,
     pub(crate) near_ztunnel: Ztunnel,
-    pub(crate) far_ztunnel: Ztunnel,
+    _far_ztunnel: Ztunnel,
     _applications: Vec<Running>,
 }
 
@@ -77,7 +77,7 @@ impl Scene {
             authority,
             waypoint,
             near_ztunnel,
-            far_ztunnel,
+            _far_ztunnel: far_ztunnel,
             _applications: applications,
         })
     }

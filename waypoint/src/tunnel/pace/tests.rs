@@ -24,7 +24,7 @@ fn pair() -> (DuplexStream, JoinHandle<bool>) {
     let service = service_fn(move |_| {
         let asked = served.asked();
         let body = Full::new(Bytes::from_static(b"ok"));
-        std::future::ready(Ok::<_, Infallible>(http::Response::new(Answer { body, asked })))
+        std::future::ready(Ok::<_, Infallible>(http::Response::new(Answer { body, _asked: asked })))
     });
     let stream = Paced { stream, pace: Rc::clone(&pace) };
     let server = tokio::task::spawn_local(async move {
