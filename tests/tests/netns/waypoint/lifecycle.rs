@@ -60,7 +60,7 @@ fn scaling_loses_no_request() -> anyhow::Result<()> {
     let streams: Vec<Running> = (0..STREAMS)
         .map(|_| scene.client.role("tick").args(["--target", &target]).start())
         .collect::<Result<_, _>>()?;
-    let mut running = load(&scene, 16)?;
+    let running = load(&scene, 16)?;
     let mut second = add(&scene, "waypoint-2")?;
     let third = add(&scene, "waypoint-3")?;
     // New connections go to all of them.
@@ -92,7 +92,7 @@ fn scaling_loses_no_request() -> anyhow::Result<()> {
 fn a_killed_waypoint() -> anyhow::Result<()> {
     let mut scene = Scene::new("killed")?;
     let second = add(&scene, "waypoint-2")?;
-    let mut running = load(&scene, 16)?;
+    let running = load(&scene, 16)?;
     eventually(SOON, "the second instance is used", || {
         scene.ask("echo", "/")?;
         ensure!(second.1.log().iter().any(|line| line["method"] == "GET"));
