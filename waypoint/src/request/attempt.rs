@@ -129,7 +129,8 @@ impl Attempts<'_> {
             endpoint,
             service: self.service.map(|service| &*service.key.hostname),
         };
-        let again = repeatable.then(|| copy(&request));
+        let copied = request.body().is_empty() && !self.upgrade;
+        let again = copied.then(|| copy(&request));
         let began = Instant::now();
         let mut work = self.client.worker.loads.start(&endpoint.workload.uid, began);
         let reuse = if repeatable { Reuse::Any } else { Reuse::Proven };
@@ -139,7 +140,7 @@ impl Attempts<'_> {
             Some(limit) => match timeout(limit, sending).await {
                 Ok(sent) => sent,
                 Err(_) => {
-                    let again = again.filter(|_| self.limits.retry.is_some());
+                    let again = again.filter(|_| repeatable && self.limits.retry.is_some());
                     return Attempt::Failed(Failure::BackendTimeout(limit), again);
                 }
             },
@@ -147,14 +148,17 @@ impl Attempts<'_> {
         match sent {
             Ok(sent) => {
                 work.connected(Some(began.elapsed()), Instant::now());
-                Attempt::Answered(Sent { again, ..sent }, work)
+                Attempt::Answered(Sent { again: again.filter(|_| repeatable), ..sent }, work)
             }
             Err(Failed { error: SendError::Connect(error), unsent, .. }) => {
                 work.failed(Instant::now());
                 Attempt::Failed(Failure::Connect(error), unsent)
             }
-            Err(Failed { error: SendError::Http(error), unsent, reused }) => {
-                self.unanswered(error, unsent, again, reused)
+            Err(Failed { error: SendError::Http(error), unsent, .. }) if unsent.is_some() => {
+                Attempt::Failed(Failure::Closed(error), unsent)
+            }
+            Err(Failed { error: SendError::Http(error), reused, .. }) => {
+                self.unanswered(error, again, repeatable, reused)
             }
         }
     }
@@ -163,18 +167,26 @@ impl Attempts<'_> {
     fn unanswered(
         &self,
         error: hyper::Error,
-        unsent: Option<Request<RequestBody>>,
         again: Option<Request<RequestBody>>,
+        repeatable: bool,
         reused: bool,
     ) -> Attempt {
-        if unsent.is_some() {
-            return Attempt::Failed(Failure::Closed(error), unsent);
-        }
         if error.is_parse() || error.is_parse_too_large() {
             return Attempt::Failed(Failure::Protocol(error), None);
         }
-        // The other side may have closed a connection that rested, just as it was used.
-        let again = again.filter(|_| reused || self.limits.retry.is_some());
+        let source = std::error::Error::source(&error);
+        let stream = source.and_then(|source| source.downcast_ref::<h2::Error>());
+        let told = |what: fn(&h2::Error) -> bool| {
+            stream.is_some_and(|error| error.is_remote() && what(error))
+        };
+        // RFC 9113 §8.7: the stream was closed before anything was processed.
+        if told(|error| error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)) {
+            return Attempt::Failed(Failure::Closed(error), again);
+        }
+        // The other side may have closed a connection that rested, just as it was used; after GOAWAY
+        // h2 does not tell which of the requests were counted.
+        let ending = reused || told(h2::Error::is_go_away);
+        let again = again.filter(|_| repeatable && (ending || self.limits.retry.is_some()));
         Attempt::Failed(Failure::DeliveryUnknown(error), again)
     }
 
