@@ -2,6 +2,7 @@
 
 mod backends;
 mod clients;
+mod endpoints;
 mod floods;
 mod frames;
 mod grpc;
@@ -38,6 +39,7 @@ pub(crate) fn cases() -> Vec<Case> {
         mesh_profile::modify::CASES,
         mesh_profile::redirect::CASES,
         mesh_profile::split::CASES,
+        endpoints::CASES,
     ]
     .concat()
 }

@@ -33,10 +33,13 @@ pub(crate) const UNNAMED_TOO: u16 = 8005;
 
 /// HTTP/1.1, one for each check that must not meet connections of another.
 const FRESH: u16 = 8100;
+/// The same of HTTP/2.
+const FRESH_HTTP2: u16 = 8200;
 const FRESH_PORTS: u16 = 40;
 
 /// A scene with the services `lab`, whose application is in the pod of version 1, and `empty`,
-/// which has none.
+/// which has none; `both` has
+/// both versions, which listen where it says only if the test does.
 pub(crate) struct Lab {
     pub(crate) scene: Scene,
     /// Ports of HTTP/1.1 that were given away.
@@ -58,9 +61,10 @@ impl Lab {
     }
 
     pub(crate) fn new(name: &str) -> anyhow::Result<Self> {
-        let ports = (0..FRESH_PORTS).map(|number| FRESH + number);
-        let ports = ports.map(|port| format!("  - {{ name: http-{port}, port: {port} }}\n"));
-        let services = SERVICES.replace("FRESH\n", &ports.collect::<String>());
+        let ports = (0..FRESH_PORTS)
+            .flat_map(|number| [("http", FRESH + number), ("http2", FRESH_HTTP2 + number)]);
+        let line = |(protocol, port)| format!("  - {{ name: {protocol}-{port}, port: {port} }}\n");
+        let services = SERVICES.replace("FRESH\n", &ports.map(line).collect::<String>());
         Ok(Self { scene: Scene::with(name, &services)?, taken: Cell::new(0) })
     }
 
@@ -92,6 +96,11 @@ impl Lab {
         let taken = self.taken.replace(self.taken.get() + 1);
         assert!(taken < FRESH_PORTS, "the lab has no more ports");
         FRESH + taken
+    }
+
+    /// The same of HTTP/2.
+    pub(crate) fn fresh_http2(&self) -> u16 {
+        self.fresh() - FRESH + FRESH_HTTP2
     }
 
     /// Whoever else asks is answered.
@@ -159,4 +168,16 @@ spec:
     version: none
   ports:
   - { name: http, port: 80, targetPort: 8080 }
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: both
+  namespace: shop
+spec:
+  clusterIP: 10.96.0.22
+  selector:
+    app: echo
+  ports:
+  - { name: http, port: 80, targetPort: 8001 }
 ";
