@@ -5,7 +5,7 @@
 //! file system in memory that only the inside sees, so nothing is left behind, even after SIGKILL.
 //! The caller keeps its own user id inside, with every capability over the new namespaces.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
@@ -198,6 +198,9 @@ fn init(args: &[String]) -> anyhow::Result<ExitCode> {
         rustix::process::set_child_subreaper(rustix::process::getpid().into())?;
     }
     let work = mount_work()?;
+    if !Path::new("/etc/hosts").exists() {
+        add_hosts(&work).context("this machine has no /etc/hosts, and none can be added")?;
+    }
     let program = role_command("inside").arg(&work).args(rest).spawn()?;
     outlive_interrupts()?;
     let code = reap_until(&program)?;
@@ -218,6 +221,17 @@ fn mount_work() -> anyhow::Result<PathBuf> {
     rustix::mount::mount("culvert", &place, "tmpfs", flags, Some(c"mode=0755"))
         .with_context(|| format!("mounting over {}", place.display()))?;
     Ok(place)
+}
+
+/// An empty `/etc/hosts` beside what `/etc` has, for pods to see theirs over it.
+fn add_hosts(work: &Path) -> anyhow::Result<()> {
+    let beside = work.join("etc");
+    fs::create_dir(&beside)?;
+    File::create(beside.join("hosts"))?;
+    let layers = CString::new(format!("lowerdir={}:/etc", beside.display()))?;
+    let flags = MountFlags::NOSUID;
+    rustix::mount::mount("culvert", "/etc", "overlay", flags, Some(layers.as_c_str()))?;
+    Ok(())
 }
 
 /// Ambient capabilities outlive the exec of an ordinary user; root has them anyway.

@@ -57,9 +57,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn show_hosts(hosts: &Path) -> anyhow::Result<()> {
-    if !Path::new("/etc/hosts").exists() {
-        return Ok(());
-    }
     sys::unshare(UnshareFlags::NEWNS).context("a mount namespace for the pod")?;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     rustix::mount::mount_bind(hosts, "/etc/hosts").context("showing the hosts file")?;
