@@ -40,6 +40,12 @@ pub fn work() -> &'static Path {
     WORK.get().expect("only programs that came through `enter::main` have a work directory")
 }
 
+/// Whether the inside has a process namespace too; where `/proc` is masked it has none.
+#[must_use]
+pub fn has_own_processes() -> bool {
+    rustix::process::getppid() == Some(rustix::process::Pid::INIT)
+}
+
 /// The `main` of every program that links the harness: plays a role, or enters and calls `run`.
 pub fn main(run: fn(Vec<String>) -> ExitCode) -> ExitCode {
     main_with(std::env::args().skip(1).collect(), run)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use harness::cluster::{Cluster, Node};
+use harness::enter::{find, has_own_processes};
 use harness::mesh_dir::Service;
 use harness::pod::{Pod, PodSpec};
 use harness::process::Running;
@@ -168,20 +169,31 @@ fn servers(http: &[&Pod], ledger: &Pod) -> anyhow::Result<Vec<Running>> {
 /// Prints how to enter the pods, and stays until interrupted.
 pub(crate) fn hold(scene: &Scene, stays: &[(String, Running)]) -> anyhow::Result<()> {
     say("\nEverything stays up until you press Ctrl-C. From another terminal:\n");
+    // In the process namespace `/proc` is right, and shells end with the demo.
+    let processes = if has_own_processes() { "--pid " } else { "" };
     for (name, _) in stays {
         say(&format!(
             "  nsenter --target $(pgrep -nf 'stay --pod {name}$') --user --preserve-credentials \
-             --mount --net bash   # in {name}"
+             --mount {processes}--net bash   # in {name}"
         ));
     }
-    let (mesh, log) = (scene.cluster.mesh().path().display(), scene.ztunnel_a.log_file().display());
+    let mesh = format!("ls {}", scene.cluster.mesh().path().display());
+    let log = format!("tail -f {}", scene.ztunnel_a.log_file().display());
     let node = scene.node_a.name();
     say(&format!(
         "\nThen, for example in client (the directories are seen from inside alone):\n\n  \
-         curl http://shop/                        # answered by both versions\n  \
-         ls {mesh}                        # the mesh; edits are in force at once\n  \
-         tail -f {log}   # what the ztunnel of {node} says"
+         {:45} # answered by both versions\n  \
+         {mesh:45} # the mesh; edits are in force at once\n  \
+         {log:45} # what the ztunnel of {node} says",
+        "curl http://shop/",
     ));
+    for (program, package) in [("nsenter", "util-linux"), ("pgrep", "procps"), ("curl", "curl")] {
+        if find(program).is_none() {
+            say(&format!(
+                "\nThis machine has no {program}, which is in Debian's package {package}."
+            ));
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate =
