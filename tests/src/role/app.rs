@@ -1,10 +1,11 @@
 //! An HTTP application that says what it saw: HTTP/1.1 and HTTP/2 on one port, plain.
 //!
 //! The answer is JSON of [`Seen`]. What the path says it does: `/status/N` answers N, `/bytes/N` a body
-//! of N bytes, `/delay/MS` waits first; `/reset` closes without an answer.
+//! of N bytes, `/delay/MS` waits first; `/count` says how many other requests there were; `/reset` closes without an answer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +43,9 @@ pub struct Seen {
     pub trailers: BTreeMap<String, String>,
 }
 
+/// Requests of this process but for those that ask for this.
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
 pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     let name = args.name.clone();
     servers::serve(args, async move |stream, peer| connection(stream, peer, name.clone()).await)
@@ -68,6 +72,9 @@ async fn answer(
     let mut words = parts.uri.path().trim_start_matches('/').split('/');
     let (word, number) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let mut response = Response::new(Full::default());
+    if word != "count" {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
     match (word, number.parse::<u64>()) {
         ("delay", Ok(millis)) => late(Duration::from_millis(millis)).await,
         ("status", Ok(status)) => {
@@ -78,6 +85,11 @@ async fn answer(
         ("bytes", Ok(bytes)) => {
             let bytes = usize::try_from(bytes).unwrap_or_default();
             *response.body_mut() = Full::new(Bytes::from(vec![b'x'; bytes]));
+            return Ok(response);
+        }
+        ("count", _) => {
+            let count = COUNT.load(Ordering::Relaxed).to_string();
+            *response.body_mut() = Full::new(count.into());
             return Ok(response);
         }
         ("reset", _) => return Err(std::io::ErrorKind::ConnectionReset.into()),

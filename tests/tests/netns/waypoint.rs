@@ -3,6 +3,7 @@
 mod backends;
 mod clients;
 mod endpoints;
+mod features;
 mod floods;
 mod frames;
 mod grpc;
@@ -34,6 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
         grpc::CASES,
         clients::CASES,
         lifecycle::CASES,
+        features::CASES,
         mesh_profile::CASES,
         mesh_profile::matching::CASES,
         mesh_profile::modify::CASES,
