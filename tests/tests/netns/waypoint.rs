@@ -4,6 +4,7 @@ mod backends;
 mod clients;
 mod endpoints;
 mod features;
+mod ends;
 mod floods;
 mod frames;
 mod grpc;
@@ -42,6 +43,7 @@ pub(crate) fn cases() -> Vec<Case> {
         mesh_profile::redirect::CASES,
         mesh_profile::split::CASES,
         endpoints::CASES,
+        ends::CASES,
     ]
     .concat()
 }
