@@ -16,6 +16,7 @@ mod lifecycle;
 mod mesh_profile;
 mod protocols;
 pub(crate) mod scene;
+mod trailers;
 mod upgrade;
 
 use anyhow::ensure;
@@ -44,6 +45,7 @@ pub(crate) fn cases() -> Vec<Case> {
         mesh_profile::split::CASES,
         endpoints::CASES,
         ends::CASES,
+        trailers::CASES,
     ]
     .concat()
 }

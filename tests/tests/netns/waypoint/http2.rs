@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use futures_util::stream;
 use harness::pod::Pod;
 use harness::role::app::Seen;
 use harness::wire::Wire;
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Empty, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -53,10 +54,10 @@ pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(uri).body(empty()).expect("a valid path")
 }
 
-/// A request with a body and trailers.
+/// A request with a body, whose length is not said, and trailers.
 pub(crate) fn post(path: &str, body: &'static [u8], trailers: HeaderMap) -> Request<Body> {
-    let body = Full::new(Bytes::from_static(body));
-    let body = body.with_trailers(async move { Some(Ok(trailers)) });
+    let frames = [Frame::data(Bytes::from_static(body)), Frame::trailers(trailers)];
+    let body = StreamBody::new(stream::iter(frames.map(Ok)));
     Request::post(format!("http://lab{path}")).body(body.boxed()).expect("a valid path")
 }
 
