@@ -41,6 +41,10 @@ pub struct Config {
     /// How long a client's connection that rests may still ask while we end; then it is closed. 2 s;
     /// shorter meets requests that were just sent, longer than the drain cuts them.
     pub drain_rest: Duration,
+    /// How long a client may stop within what may become the first line of a request, before it is
+    /// decided what that is. 5 s; longer delays what only begins like HTTP, shorter lets slow clients
+    /// decide.
+    pub sniff_patience: Duration,
     /// Largest head of a request or response. 60 KiB, as Envoy's default.
     pub max_head_bytes: usize,
     /// Most headers of a request or response. 100, as Envoy's default.
@@ -72,6 +76,7 @@ impl Default for Config {
             client_idle: Duration::from_secs(3600),
             silence: Duration::from_millis(50),
             drain_rest: Duration::from_secs(2),
+            sniff_patience: Duration::from_secs(5),
             max_head_bytes: 60 << 10,
             max_headers: 100,
             max_streams: 1_000,

@@ -2,15 +2,17 @@
 //!
 //! On a port without a known protocol the first bytes decide. A client that stays silent waits for
 //! the server's greeting: then the server is connected and may speak first; whatever the client says
-//! before that is still looked at, so that nobody gets past HTTP routing by being slow.
+//! before that is still looked at, so that nobody gets past HTTP routing by being slow. A client that
+//! stops within what may become a request is taken for what that looks like most.
 //! Source: spec L7 §1.5.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use shared::hbone::{Stream, StreamError};
 use shared::mesh::AppProtocol;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::tcp;
 use crate::tunnel::Client;
@@ -30,6 +32,10 @@ pub(super) enum Inside {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Request lines that are longer are told from other protocols no better.
 const MOST_BYTES: usize = 64 << 10;
+/// Of clients that stop within one of these, HTTP is expected (RFC 9110 §9.3, RFC 5789, RFC 9113).
+const METHODS: [&[u8]; 10] = [
+    b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI",
+];
 /// No method of HTTP is longer.
 const LONGEST_METHOD_BYTES: usize = 32;
 
@@ -38,18 +44,19 @@ const LONGEST_METHOD_BYTES: usize = 32;
 /// # Errors
 /// The stream ended before it said anything.
 pub(super) async fn inside(client: &Client, stream: &mut Stream) -> Result<Inside, StreamError> {
+    let patience = client.worker.config().sniff_patience;
     match client.target.protocol() {
         AppProtocol::Tcp | AppProtocol::Tls => Ok(Inside::Tcp(None)),
         AppProtocol::Http11 | AppProtocol::Http2 | AppProtocol::Grpc => {
             // Whatever it is, an HTTP port answers it in HTTP.
-            Ok(match first_bytes(stream).await? {
+            Ok(match first_bytes(stream, version, patience).await? {
                 Guess::Http2 => Inside::Http2,
                 _ => Inside::Http1,
             })
         }
         AppProtocol::Unknown => {
             let silence = client.worker.config().silence;
-            match timeout(silence, first_bytes(stream)).await {
+            match timeout(silence, first_bytes(stream, guess, patience)).await {
                 Ok(guess) => Ok(of(guess?, None)),
                 Err(_) => server_first(client, stream).await,
             }
@@ -59,11 +66,12 @@ pub(super) async fn inside(client: &Client, stream: &mut Stream) -> Result<Insid
 
 /// Connects the server and waits for whoever speaks first.
 async fn server_first(client: &Client, stream: &mut Stream) -> Result<Inside, StreamError> {
+    let patience = client.worker.config().sniff_patience;
     let Ok(mut connected) = tcp::connect(client).await else {
-        return Ok(of(first_bytes(stream).await?, None));
+        return Ok(of(first_bytes(stream, guess, patience).await?, None));
     };
     let speaks = tokio::select! {
-        guess = first_bytes(stream) => Some(guess?),
+        guess = first_bytes(stream, guess, patience) => Some(guess?),
         () = readable(&mut connected.io, &mut connected.greeting) => None,
     };
     Ok(match speaks {
@@ -95,17 +103,31 @@ enum Guess {
     NeedsMore,
 }
 
-/// Receives until the bytes tell what they are, and puts them back. Cancel safe: what was received
-/// is put back whenever the future is dropped.
-async fn first_bytes(stream: &mut Stream) -> Result<Guess, StreamError> {
+/// Receives until the bytes tell what they are, for `patience` from the first one on, and puts them
+/// back. Cancel safe: what was received is put back whenever the future is dropped.
+async fn first_bytes(
+    stream: &mut Stream,
+    guess: fn(&[u8]) -> Guess,
+    patience: Duration,
+) -> Result<Guess, StreamError> {
     let mut peeked = Peeked { stream, bytes: BytesMut::new() };
+    let mut end = None;
     loop {
-        let received = poll_fn(|cx| peeked.stream.poll_recv(cx)).await?;
+        let receive = poll_fn(|cx| peeked.stream.poll_recv(cx));
+        let received = match end {
+            None => receive.await?,
+            Some(end) => match timeout_at(end, receive).await {
+                Ok(received) => received?,
+                Err(_) => return Ok(stopped(&peeked.bytes)),
+            },
+        };
+        end.get_or_insert_with(|| Instant::now() + patience);
         let ended = received.is_none();
         peeked.bytes.extend_from_slice(&received.unwrap_or_default());
         match guess(&peeked.bytes) {
-            Guess::NeedsMore if ended || peeked.bytes.len() > MOST_BYTES => {
-                return Ok(Guess::Other);
+            Guess::NeedsMore if ended => return Ok(Guess::Other),
+            Guess::NeedsMore if peeked.bytes.len() > MOST_BYTES => {
+                return Ok(stopped(&peeked.bytes));
             }
             Guess::NeedsMore => {}
             known => return Ok(known),
@@ -124,16 +146,30 @@ impl Drop for Peeked<'_> {
     }
 }
 
-fn guess(bytes: &[u8]) -> Guess {
+/// Which version of HTTP it is, as something else it cannot be.
+fn version(bytes: &[u8]) -> Guess {
     let common = bytes.iter().zip(PREFACE).take_while(|(own, wanted)| own == wanted).count();
-    if common == PREFACE.len() {
-        return Guess::Http2;
+    match common {
+        _ if common == PREFACE.len() => Guess::Http2,
+        _ if common == bytes.len() => Guess::NeedsMore,
+        _ => Guess::Http1,
     }
-    if common == bytes.len() {
-        return Guess::NeedsMore;
+}
+
+/// What bytes that need more are taken for when no more come.
+fn stopped(bytes: &[u8]) -> Guess {
+    let begins = METHODS.iter().any(|method| method.starts_with(bytes));
+    if begins || bytes.contains(&b' ') { Guess::Http1 } else { Guess::Other }
+}
+
+fn guess(bytes: &[u8]) -> Guess {
+    match version(bytes) {
+        Guess::Http1 => {}
+        known => return known,
     }
     let method = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
-    let token = |byte: &u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
+    // RFC 9110 §5.6.2; methods need no capitals.
+    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     if method > LONGEST_METHOD_BYTES || !bytes[..method].iter().all(token) || method == 0 {
         return Guess::Other;
     }
@@ -157,6 +193,9 @@ mod tests {
             (b"GET / HTTP/1.", Guess::NeedsMore),
             (b"GET / HTTP/1.1\r\n", Guess::Http1),
             (b"PROPFIND /a b HTTP/1.0\n", Guess::Http1),
+            (b"get / HTTP/1.1\r\n", Guess::Http1),
+            (b"x!1 / HTTP/1.1\r\n", Guess::Http1),
+            (b"hello", Guess::NeedsMore),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0", Guess::Http2),
             (b"PRI * HTTP", Guess::NeedsMore),
             (b"PING\r\n", Guess::Other),
@@ -167,6 +206,34 @@ mod tests {
             (&[b'A'; 40], Guess::Other),
         ] {
             assert_eq!(guess(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn what_stops_is_taken_for_what_it_looks_like() {
+        for (bytes, expected) in [
+            (&b"G"[..], Guess::Http1),
+            (b"OPTIONS", Guess::Http1),
+            (b"PRI * HT", Guess::Http1),
+            (b"X /admin", Guess::Http1),
+            (b"hello", Guess::Other),
+            (b"HELLO", Guess::Other),
+        ] {
+            assert_eq!(stopped(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_port_of_http_waits_for_nothing_but_the_preface() {
+        for (bytes, expected) in [
+            (&b""[..], Guess::NeedsMore),
+            (b"P", Guess::NeedsMore),
+            (b"PO", Guess::Http1),
+            (b"G", Guess::Http1),
+            (b"\x16", Guess::Http1),
+            (PREFACE, Guess::Http2),
+        ] {
+            assert_eq!(version(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
         }
     }
 }

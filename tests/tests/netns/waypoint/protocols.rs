@@ -28,6 +28,7 @@ fn not_http() -> anyhow::Result<()> {
             ("the same where the port is said to be TCP", speaks_first_on_tcp),
             ("bytes come back as they were, and so do the ends", echoed),
             ("what looks like HTTP at first is no HTTP", almost_http),
+            ("a word without an end of line arrives", one_word),
         ],
     )
 }
@@ -75,10 +76,24 @@ fn almost_http(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Its client waits for an answer before it says more.
+fn one_word(lab: &Lab) -> anyhow::Result<()> {
+    let _server = serve(&lab.scene.v1, "echo", UNNAMED_TOO)?;
+    let mut wire = lab.wire(UNNAMED_TOO)?;
+    wire.say("hello")?;
+    ensure!(wire.take(5)? == b"hello");
+    Ok(())
+}
+
 fn seen_as_http() -> anyhow::Result<()> {
     Lab::all(
         "protocols-http",
-        &[("by its first line", at_once), ("also from slow clients, byte by byte", slowly)],
+        &[
+            ("by its first line", at_once),
+            ("also from slow clients, byte by byte", slowly),
+            ("with any method", any_method),
+            ("with a first line that is too long", long_line),
+        ],
     )
 }
 
@@ -97,6 +112,21 @@ fn slowly(lab: &Lab) -> anyhow::Result<()> {
     }
     let seen = wire.answer("GET")?.seen()?;
     ensure!(seen.headers.contains_key("x-request-id"), "{seen:?}");
+    Ok(())
+}
+
+fn any_method(lab: &Lab) -> anyhow::Result<()> {
+    for method in ["get", "m-search", "x!1"] {
+        let seen = Lab::get(SNIFFED_APP, "/").method(method).from(&lab.scene.client)?.seen()?;
+        ensure!(seen.headers.contains_key("x-request-id"), "{seen:?}");
+    }
+    Ok(())
+}
+
+fn long_line(lab: &Lab) -> anyhow::Result<()> {
+    let path = format!("/{}", "x".repeat(70_000));
+    let answer = Lab::get(SNIFFED_APP, &path).from(&lab.scene.client)?;
+    ensure!(answer.status == 431, "{answer:?}");
     Ok(())
 }
 
