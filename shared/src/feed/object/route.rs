@@ -21,7 +21,7 @@ use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::object::Head;
 use crate::feed::verdict::Cause;
-use crate::mesh::{HttpRule, RouteFilters, RouteKind};
+use crate::mesh::{HttpMatch, HttpRule, RouteFilters, RouteKind, Timeouts};
 
 pub(crate) use reference::{BackendKind, BackendRef, ParentKind, ParentRef};
 
@@ -46,6 +46,23 @@ pub(crate) struct RuleRead {
     pub(crate) rule: HttpRule,
     pub(crate) mirrors: Vec<MirrorRef>,
     pub(crate) backends: Vec<WeightedRef>,
+}
+
+impl RuleRead {
+    /// A rule that only matches.
+    fn new(name: Option<Arc<str>>, matches: Vec<HttpMatch>) -> Self {
+        let rule = HttpRule {
+            name,
+            matches: matches.into(),
+            filters: Arc::default(),
+            mirrors: Box::default(),
+            backends: Box::default(),
+            timeouts: Timeouts::default(),
+            retry: None,
+            session: None,
+        };
+        Self { rule, mirrors: Vec::new(), backends: Vec::new() }
+    }
 }
 
 /// A backend with its share.
@@ -143,4 +160,16 @@ fn backends(
         backends.extend(reference.map(|reference| WeightedRef { reference, weight, filters }));
     }
     backends
+}
+
+/// Gateway API: where nothing is left to send to, requests are answered 500.
+fn check_backends(rule: &Fields<'_>, filters: &RouteFilters, backends: &[WeightedRef]) {
+    if filters.redirect.is_some() || filters.refused.is_some() {
+        return;
+    }
+    if backends.is_empty() {
+        rule.report("backendRefs", Cause::Default, "without backends the rule answers 500");
+    } else if backends.iter().all(|backend| backend.weight == 0) {
+        rule.report("backendRefs", Cause::Default, "without any weight the rule answers 500");
+    }
 }

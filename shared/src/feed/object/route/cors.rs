@@ -73,7 +73,7 @@ fn origin(text: &str) -> Result<OriginMatch, String> {
     }
     let bare = host.strip_prefix("*.").unwrap_or(host);
     let fine = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
-    if bare != "*" && (bare.is_empty() || !bare.chars().all(fine)) {
+    if host != "*" && (bare.is_empty() || !bare.chars().all(fine)) {
         return Err(wrong());
     }
     match rest.strip_prefix('*') {

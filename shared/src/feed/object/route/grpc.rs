@@ -6,10 +6,10 @@ use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::object::Head;
 use crate::feed::verdict::Cause;
-use crate::mesh::{HttpMatch, HttpRule, PathMatch, RouteKind, Timeouts};
+use crate::mesh::{HttpMatch, PathMatch, RouteKind};
 
 use super::http::unique_names;
-use super::{RuleRead, backends, bounded, filters, matches, policy};
+use super::{RuleRead, backends, bounded, check_backends, filters, matches, policy};
 
 /// `spec.rules`.
 pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Vec<RuleRead> {
@@ -35,17 +35,11 @@ fn rule(fields: &Fields<'_>, at: usize, head: &Head, intern: &mut Interner) -> R
     }
     let (filters, mirrors) = filters::of_rule(fields, kind, namespace, intern);
     let backends = backends(fields, kind, namespace, intern);
-    let rule = HttpRule {
-        name,
-        matches: matches.into(),
-        filters: Arc::new(filters),
-        mirrors: Box::default(),
-        backends: Box::default(),
-        timeouts: Timeouts::default(),
-        retry: None,
-        session: policy::session(fields, head, at),
-    };
-    RuleRead { rule, mirrors, backends }
+    check_backends(fields, &filters, &backends);
+    let mut read = RuleRead { mirrors, backends, ..RuleRead::new(name, matches) };
+    read.rule.filters = Arc::new(filters);
+    read.rule.session = policy::session(fields, head, at);
+    read
 }
 
 fn call(fields: &Fields<'_>, intern: &mut Interner) -> HttpMatch {

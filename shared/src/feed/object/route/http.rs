@@ -6,9 +6,9 @@ use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::object::Head;
 use crate::feed::verdict::Cause;
-use crate::mesh::{HttpMatch, HttpRule, PathChange, PathMatch, RouteFilters, RouteKind};
+use crate::mesh::{HttpMatch, PathChange, PathMatch, RouteFilters, RouteKind};
 
-use super::{RuleRead, backends, bounded, filters, matches, policy};
+use super::{RuleRead, backends, bounded, check_backends, filters, matches, policy};
 
 /// `spec.rules`. Without any there is one for everything, as Kubernetes fills it in.
 pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Vec<RuleRead> {
@@ -25,7 +25,11 @@ pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Ve
         spec.report("rules", Cause::Invalid, reason);
     }
     unique_names(&rules, &read);
-    read
+    if spec.has("rules") {
+        return read;
+    }
+    spec.report("rules", Cause::Default, "without rules every request is answered 500");
+    vec![RuleRead::new(None, vec![HttpMatch::everything()])]
 }
 
 /// A name is what a rule is referred to by.
@@ -55,17 +59,13 @@ fn rule(
     let (filters, mirrors) = filters::of_rule(fields, kind, namespace, intern);
     let backends = backends(fields, kind, namespace, intern);
     check_redirect(fields, &filters, &matches, !backends.is_empty());
-    let rule = HttpRule {
-        name,
-        matches: matches.into(),
-        filters: Arc::new(filters),
-        mirrors: Box::default(),
-        backends: Box::default(),
-        timeouts: policy::timeouts(fields),
-        retry: retry.read(fields),
-        session: policy::session(fields, head, at),
-    };
-    RuleRead { rule, mirrors, backends }
+    check_backends(fields, &filters, &backends);
+    let mut read = RuleRead { mirrors, backends, ..RuleRead::new(name, matches) };
+    read.rule.filters = Arc::new(filters);
+    read.rule.timeouts = policy::timeouts(fields);
+    read.rule.retry = retry.read(fields);
+    read.rule.session = policy::session(fields, head, at);
+    read
 }
 
 /// What Kubernetes refuses about redirections and rewrites.
