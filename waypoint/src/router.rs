@@ -7,6 +7,7 @@
 //! Not here: what a rule does (`filters`), which endpoint of a backend (`shared::balance`).
 //! Source: Gateway API v1 HTTPRoute match precedence, spec L7 §2.2.
 
+mod bucket;
 mod cache;
 mod conditions;
 mod index;

@@ -3,8 +3,8 @@
 mod backends;
 mod clients;
 mod endpoints;
-mod features;
 mod ends;
+mod features;
 mod floods;
 mod frames;
 mod grpc;

@@ -107,14 +107,14 @@ pub struct Backend {
     pub response_headers: HeaderEdits,
 }
 
-/// A backend, or why it cannot be used.
-type Usable = Result<Backend, Arc<str>>;
-
 /// Backends, each with the end of its share.
 #[derive(Debug)]
 pub(super) struct Weighted {
-    entries: Box<[(u64, Usable)]>,
+    entries: Box<[Share]>,
 }
+
+/// The end of a share, and the backend or why there is none.
+type Share = (u64, Result<Backend, Arc<str>>);
 
 impl Weighted {
     pub(super) fn new(backends: &[mesh::Backend]) -> Self {

@@ -216,10 +216,20 @@ fn references_across_namespaces_need_a_grant() {
     }
 }
 
+/// That these rules are invalid, and what is said about which field.
+fn are_refused(rules: &[(&str, &str, &str)]) {
+    for (rule, field, reason) in rules {
+        let (told, targets) = told(rule);
+        let expected = format!("spec.rules[0].{field}: invalid: {reason}");
+        assert!(told.lines().any(|line| line == expected), "{rule}\n{told}\n{expected}");
+        assert_eq!(targets, ["refused"], "{rule}");
+    }
+}
+
 #[test]
-fn what_kubernetes_refuses_is_invalid() {
+fn matches_and_times_that_kubernetes_refuses_are_invalid() {
     let many = |count: usize, one: &str| vec![one; count].join(", ");
-    for (rule, field, reason) in [
+    are_refused(&[
         ("matches: [{path: {value: abc}}]", "matches[0].path.value", "must begin with a slash"),
         ("matches: [{path: {value: /a//b}}]", "matches[0].path.value", "must not contain \"//\""),
         (
@@ -263,6 +273,12 @@ fn what_kubernetes_refuses_is_invalid() {
             "backendRefs[0].weight",
             "must be 0 to 1000000",
         ),
+    ]);
+}
+
+#[test]
+fn filters_and_sessions_that_kubernetes_refuses_are_invalid() {
+    are_refused(&[
         (
             "filters: [{type: RequestRedirect, requestRedirect: {}}, {type: URLRewrite, urlRewrite: {}}]",
             "filters",
@@ -301,12 +317,7 @@ fn what_kubernetes_refuses_is_invalid() {
             "sessionPersistence.absoluteTimeout",
             "a permanent cookie needs an absoluteTimeout",
         ),
-    ] {
-        let (told, targets) = told(rule);
-        let expected = format!("spec.rules[0].{field}: invalid: {reason}");
-        assert!(told.lines().any(|line| line == expected), "{rule}\n{told}\n{expected}");
-        assert_eq!(targets, ["refused"], "{rule}");
-    }
+    ]);
 }
 
 #[test]
