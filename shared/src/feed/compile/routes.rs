@@ -13,7 +13,9 @@ use crate::feed::object::{
     BackendRef, Body, MirrorRef, Object, RouteObject, RuleRead, RulesRead, WeightedRef,
 };
 use crate::feed::verdict::{Cause, Verdict};
-use crate::mesh::{Backend, HttpRule, Mirror, Route, RouteKey, Rules, Target, TcpRule};
+use crate::mesh::{
+    Backend, HttpRule, Mirror, Route, RouteKey, RouteParent, Rules, Target, TcpRule,
+};
 
 use references::{Cannot, References};
 
@@ -48,17 +50,21 @@ impl Resolving<'_> {
         let (references, read) = (self.references, self.read);
         let mut parents = Vec::new();
         for parent in &read.parents {
-            match references.parents(parent) {
-                Ok(found) => parents.extend(found),
-                Err(cannot) => self.say(&parent.field, &cannot),
-            }
-            if let Some(service) = references.without_waypoint(&parents) {
+            let found = match references.parents(parent) {
+                Ok(found) => found,
+                Err(cannot) => {
+                    self.say(&parent.field, &cannot);
+                    continue;
+                }
+            };
+            for RouteParent { service, .. } in found.iter().filter(|one| !references.routes(one)) {
                 let reason = format!(
                     "service {service} has no waypoint, and only a waypoint routes: label it, or \
                      its namespace, istio.io/use-waypoint"
                 );
                 self.say(&parent.field, &Cannot { cause: Cause::Unsupported, reason });
             }
+            parents.extend(found);
         }
         parents.sort_unstable();
         parents.dedup();

@@ -173,3 +173,18 @@ fn check_backends(rule: &Fields<'_>, filters: &RouteFilters, backends: &[Weighte
         rule.report("backendRefs", Cause::Default, "without any weight the rule answers 500");
     }
 }
+
+/// What Kubernetes refuses about the rules of a route together.
+fn check_rules(spec: &Fields<'_>, rules: &[Fields<'_>], read: &[RuleRead]) {
+    let all: usize = read.iter().map(|one| one.rule.matches.len()).sum();
+    if all > 128 {
+        let reason = format!("the rules have {all} matches together; there may be 128");
+        spec.report("rules", Cause::Invalid, reason);
+    }
+    for (at, (fields, one)) in rules.iter().zip(read).enumerate() {
+        let name = &one.rule.name;
+        if name.is_some() && read[..at].iter().any(|earlier| earlier.rule.name == *name) {
+            fields.report("name", Cause::Invalid, "another rule of the route has this name");
+        }
+    }
+}

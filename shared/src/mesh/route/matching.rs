@@ -88,6 +88,10 @@ impl ValueMatch {
 /// classes less the tables they share; more would be memory taken by one line of YAML.
 const PATTERN_BYTES: usize = 256 * 1024;
 
+/// 64 KiB: what the automaton of one expression may take per thread that uses it, beyond which it
+/// is slower.
+const AUTOMATON_BYTES: usize = 64 * 1024;
+
 /// A regular expression that the whole of a text must match, in linear time (as RE2).
 /// Equal when written alike.
 #[derive(Clone)]
@@ -132,7 +136,7 @@ impl Pattern {
 
 fn compile(text: &str) -> Result<Regex, PatternError> {
     let mut builder = RegexBuilder::new(text);
-    builder.size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).nest_limit(64);
+    builder.size_limit(PATTERN_BYTES).dfa_size_limit(AUTOMATON_BYTES).nest_limit(64);
     builder.build().map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
         other => {

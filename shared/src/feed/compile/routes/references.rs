@@ -1,6 +1,6 @@
 //! What the references of routes stand for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::feed::compile::Compiled;
@@ -15,7 +15,7 @@ use crate::mesh::{Destination, RouteParent, Service, ServiceKey, Visibility};
 /// Services, and what refers to them or grants it.
 pub(super) struct References<'a> {
     domain: &'a str,
-    services: &'a std::collections::BTreeMap<ServiceKey, Arc<Service>>,
+    services: &'a BTreeMap<ServiceKey, Arc<Service>>,
     by_host: HashMap<&'a str, Vec<&'a Arc<Service>>>,
     entries: HashMap<(&'a str, &'a str), &'a ServiceEntry>,
     grants: HashMap<&'a str, Vec<&'a ReferenceGrant>>,
@@ -80,11 +80,10 @@ impl<'a> References<'a> {
         Ok(parents)
     }
 
-    /// The last of `parents`, if its traffic does not come by a waypoint.
-    pub(super) fn without_waypoint(&self, parents: &[RouteParent]) -> Option<ServiceKey> {
-        let key = &parents.last()?.service;
-        let service = self.services.get(key)?;
-        service.waypoints().next().is_none().then(|| key.clone())
+    /// Whether there is a waypoint that the traffic of `parent` comes by.
+    pub(super) fn routes(&self, parent: &RouteParent) -> bool {
+        let service = self.services.get(&parent.service);
+        service.is_some_and(|service| service.waypoints().next().is_some())
     }
 
     /// The port of a service that `route` sends to.

@@ -8,20 +8,14 @@ use crate::feed::object::Head;
 use crate::feed::verdict::Cause;
 use crate::mesh::{HttpMatch, PathMatch, RouteKind};
 
-use super::http::unique_names;
-use super::{RuleRead, backends, bounded, check_backends, filters, matches, policy};
+use super::{RuleRead, backends, bounded, check_backends, check_rules, filters, matches, policy};
 
 /// `spec.rules`.
 pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Vec<RuleRead> {
     let rules = bounded(spec, "rules", 16);
     let read: Vec<RuleRead> =
         rules.iter().zip(0..).map(|(fields, at)| rule(fields, at, head, intern)).collect();
-    let all: usize = read.iter().map(|one| one.rule.matches.len()).sum();
-    if all > 128 {
-        let reason = format!("the rules have {all} matches together; there may be 128");
-        spec.report("rules", Cause::Invalid, reason);
-    }
-    unique_names(&rules, &read);
+    check_rules(spec, &rules, &read);
     read
 }
 

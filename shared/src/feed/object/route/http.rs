@@ -8,7 +8,7 @@ use crate::feed::object::Head;
 use crate::feed::verdict::Cause;
 use crate::mesh::{HttpMatch, PathChange, PathMatch, RouteFilters, RouteKind};
 
-use super::{RuleRead, backends, bounded, check_backends, filters, matches, policy};
+use super::{RuleRead, backends, bounded, check_backends, check_rules, filters, matches, policy};
 
 /// `spec.rules`. Without any there is one for everything, as Kubernetes fills it in.
 pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Vec<RuleRead> {
@@ -19,27 +19,12 @@ pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Ve
         .zip(0..)
         .map(|(fields, at)| rule(fields, at, head, &mut retry, intern))
         .collect();
-    let all: usize = read.iter().map(|one| one.rule.matches.len()).sum();
-    if all > 128 {
-        let reason = format!("the rules have {all} matches together; there may be 128");
-        spec.report("rules", Cause::Invalid, reason);
-    }
-    unique_names(&rules, &read);
+    check_rules(spec, &rules, &read);
     if spec.has("rules") {
         return read;
     }
     spec.report("rules", Cause::Default, "without rules every request is answered 500");
     vec![RuleRead::new(None, vec![HttpMatch::everything()])]
-}
-
-/// A name is what a rule is referred to by.
-pub(super) fn unique_names(rules: &[Fields<'_>], read: &[RuleRead]) {
-    for (at, (fields, one)) in rules.iter().zip(read).enumerate() {
-        let name = &one.rule.name;
-        if name.is_some() && read[..at].iter().any(|earlier| earlier.rule.name == *name) {
-            fields.report("name", Cause::Invalid, "another rule of the route has this name");
-        }
-    }
 }
 
 fn rule(
