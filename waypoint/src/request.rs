@@ -14,6 +14,7 @@ mod failure;
 mod forward;
 mod mirror;
 mod path;
+mod session;
 mod told;
 mod websocket;
 
@@ -81,7 +82,9 @@ async fn answer(
             return Ok(answer);
         }
     }
-    let destination = destination(client, &mesh, matched.as_ref())?;
+    let held = matched.and_then(|one| session::find(one.rule, &parts.headers, &mesh, client));
+    let found = held.as_ref().and_then(|held| held.found.as_ref());
+    let destination = destination(client, &mesh, matched.as_ref(), found)?;
     if let Some(service) = destination.service {
         story.service = Some(Arc::clone(service));
     }
@@ -100,6 +103,7 @@ async fn answer(
     let attempts = Attempts {
         client,
         endpoints: destination.endpoints,
+        first: found.map(|(_, endpoint)| endpoint.address),
         service: destination.service,
         version,
         upgrade: upgrade.is_some(),
@@ -119,6 +123,9 @@ async fn answer(
         if let Some(cors) = &matched.rule.filters.cors {
             cors.decorate(origin.as_ref(), response.headers_mut());
         }
+    }
+    if let (Some(held), Some(endpoint)) = (&held, &story.endpoint) {
+        held.tell(endpoint, response.headers_mut());
     }
     match (upgrade, sent.upgraded) {
         (Some(upgrade), upgraded) => {
@@ -163,15 +170,19 @@ fn destination<'t>(
     client: &Client,
     mesh: &'t Mesh,
     matched: Option<&Matched<'t>>,
+    session: Option<&(&'t Backend, Endpoint)>,
 ) -> Result<Destination<'t>, Failure> {
+    let drawn = |rule: &'t Rule| match (session, rule.choose(fastrand::u64(..))) {
+        (Some((backend, _)), _) => Ok(*backend),
+        (None, Choice::Backend(backend)) => Ok(backend),
+        (None, Choice::Invalid(reason)) => Err(Failure::Backend(reason.into())),
+        (None, Choice::NoBackends) => Err(Failure::NoBackends),
+    };
     let (key, port, backend) = match (matched, &client.target) {
-        (Some(matched), _) => match matched.rule.choose(fastrand::u64(..)) {
-            Choice::Backend(backend) => {
-                (&backend.destination.service, backend.destination.port, Some(backend))
-            }
-            Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
-            Choice::NoBackends => return Err(Failure::NoBackends),
-        },
+        (Some(matched), _) => {
+            let backend = drawn(matched.rule)?;
+            (&backend.destination.service, backend.destination.port, Some(backend))
+        }
         (None, Target::Service { service, port, .. }) => {
             let known = mesh.service(&service.key);
             let known = known.ok_or_else(|| unknown(&service.key))?;

@@ -37,11 +37,16 @@ pub(crate) struct Connected {
 }
 
 /// Carries a connection to an endpoint, which may have been connected already.
-pub(crate) async fn serve(client: Rc<Client>, mut stream: Stream, connected: Option<Connected>) {
+pub(crate) async fn serve(
+    client: Rc<Client>,
+    mut stream: Stream,
+    connected: Option<Connected>,
+    server_name: Option<&str>,
+) {
     let started = Instant::now();
     let connected = match connected {
         Some(connected) => Ok(connected),
-        None => connect(&client).await,
+        None => connect(&client, server_name).await,
     };
     let connected = match connected {
         Ok(connected) => connected,
@@ -88,11 +93,14 @@ pub(crate) async fn serve(client: Rc<Client>, mut stream: Stream, connected: Opt
     }
 }
 
-/// Connects an endpoint of the target, by its TCP routes where it has some.
+/// Connects an endpoint of the target, by its TLS and TCP routes where it has some.
 ///
 /// # Errors
 /// Nobody could be connected.
-pub(crate) async fn connect(client: &Client) -> Result<Connected, Failure> {
+pub(crate) async fn connect(
+    client: &Client,
+    server_name: Option<&str>,
+) -> Result<Connected, Failure> {
     let mesh = client.worker.node.mesh.load();
     let (endpoints, service) = match &client.target {
         Target::Workload { workload, dialled } => {
@@ -100,20 +108,21 @@ pub(crate) async fn connect(client: &Client) -> Result<Connected, Failure> {
         }
         Target::Service { service, port, .. } => {
             let table = client.worker.router.table(&mesh, service);
-            let (service, port) = match table.tcp(*port, Some(client.peer.id().namespace()), None) {
-                None => (Arc::clone(service), *port),
-                Some(rule) => match rule.choose(fastrand::u64(..)) {
-                    Choice::Backend(backend) => {
-                        let Destination { service: key, port } = &backend.destination;
-                        let known = mesh.service(key).cloned();
-                        let known =
-                            known.ok_or_else(|| Failure::ServiceUnknown(key.hostname.clone()))?;
-                        (known, *port)
-                    }
-                    Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
-                    Choice::NoBackends => return Err(Failure::NoBackends),
-                },
-            };
+            let (service, port) =
+                match table.tcp(*port, Some(client.peer.id().namespace()), server_name) {
+                    None => (Arc::clone(service), *port),
+                    Some(rule) => match rule.choose(fastrand::u64(..)) {
+                        Choice::Backend(backend) => {
+                            let Destination { service: key, port } = &backend.destination;
+                            let known = mesh.service(key).cloned();
+                            let known = known
+                                .ok_or_else(|| Failure::ServiceUnknown(key.hostname.clone()))?;
+                            (known, *port)
+                        }
+                        Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
+                        Choice::NoBackends => return Err(Failure::NoBackends),
+                    },
+                };
             let endpoints = client.worker.upstream.endpoints(&mesh, client, &service, port);
             (endpoints, Some(service))
         }

@@ -6,6 +6,7 @@
 
 pub(crate) mod http;
 mod pace;
+mod server_name;
 mod sniff;
 mod target;
 
@@ -15,10 +16,10 @@ use std::sync::Arc;
 
 use ::http::HeaderMap;
 use shared::drain;
-use shared::hbone::{self, Incoming, Server};
+use shared::hbone::{self, Incoming, Server, Stream};
 use shared::headers::{BAGGAGE, Baggage, Forwarded, TraceParent, refusal};
 use shared::identity;
-use shared::mesh::{Mesh, Workload};
+use shared::mesh::{AppProtocol, Mesh, Workload};
 use shared::tls::{self, PeerId};
 use shared::workers::Workers;
 use tokio::net::{TcpListener, TcpStream};
@@ -199,9 +200,21 @@ async fn serve_stream(tunnel: Rc<Tunnel>, incoming: Incoming) {
     match sniff::inside(&client, &mut stream).await {
         Ok(Inside::Http1) => http::serve_http1(client, stream).await,
         Ok(Inside::Http2) => http::serve_http2(client, stream).await,
-        Ok(Inside::Tcp(upstream)) => tcp::serve(client, stream, upstream).await,
+        Ok(Inside::Tcp(upstream)) => {
+            let name = match client.target.protocol() {
+                AppProtocol::Tls => named(&client, &mut stream).await,
+                _ => None,
+            };
+            tcp::serve(client, stream, upstream, name.as_deref()).await;
+        }
         Err(error) => tracing::debug!(src = %client.address, %error, "stream ended unread"),
     }
+}
+
+/// The server name that TLS inside asks for, within the time that a handshake may take.
+async fn named(client: &Client, stream: &mut Stream) -> Option<Box<str>> {
+    let name = server_name::server_name(stream);
+    timeout(client.worker.config().handshake_timeout, name).await.ok()?.ok()?
 }
 
 fn client(tunnel: &Tunnel, mesh: &Mesh, incoming: &Incoming) -> Result<Client, NotServed> {

@@ -5,6 +5,7 @@
 //! that must not be repeated has one answer, `DELIVERY_UNKNOWN`.
 //! Source: design D8; RFC 9110 §9.2.2; Gateway API GEP-1731, GEP-1742.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ const TRIES: u32 = 3;
 pub(super) struct Attempts<'a> {
     pub(super) client: &'a Client,
     pub(super) endpoints: Rc<[Endpoint]>,
+    /// The one that a session is with, to be tried before the others.
+    pub(super) first: Option<SocketAddr>,
     pub(super) service: Option<&'a Arc<Service>>,
     pub(super) version: Version,
     pub(super) upgrade: bool,
@@ -203,14 +206,12 @@ impl Attempts<'_> {
     fn in_order(&self, most: u32) -> Vec<&Endpoint> {
         let random = &mut fastrand::Rng::new();
         let loads = &self.client.worker.loads;
-        let endpoints = self.endpoints.iter().collect();
-        loads.order(
-            endpoints,
-            |one: &&Endpoint| &one.workload,
-            most as usize,
-            random,
-            Instant::now(),
-        )
+        let (first, others): (Vec<_>, Vec<_>) =
+            self.endpoints.iter().partition(|one| Some(one.address) == self.first);
+        let most = most as usize;
+        let others =
+            loads.order(others, |one: &&Endpoint| &one.workload, most, random, Instant::now());
+        [first, others].concat()
     }
 
     fn nobody(&self) -> Failure {

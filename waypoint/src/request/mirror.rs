@@ -108,6 +108,7 @@ fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: 
         let attempts = Attempts {
             client: &client,
             endpoints,
+            first: None,
             service: Some(&service),
             version,
             upgrade: false,

@@ -67,7 +67,7 @@ pub(super) async fn inside(client: &Client, stream: &mut Stream) -> Result<Insid
 /// Connects the server and waits for whoever speaks first.
 async fn server_first(client: &Client, stream: &mut Stream) -> Result<Inside, StreamError> {
     let patience = client.worker.config().sniff_patience;
-    let Ok(mut connected) = tcp::connect(client).await else {
+    let Ok(mut connected) = tcp::connect(client, None).await else {
         return Ok(of(first_bytes(stream, guess, patience).await?, None));
     };
     let speaks = tokio::select! {
@@ -110,7 +110,7 @@ async fn first_bytes(
     guess: fn(&[u8]) -> Guess,
     patience: Duration,
 ) -> Result<Guess, StreamError> {
-    let mut peeked = Peeked { stream, bytes: BytesMut::new() };
+    let mut peeked = Peeked::new(stream);
     let mut end = None;
     loop {
         let receive = poll_fn(|cx| peeked.stream.poll_recv(cx));
@@ -135,9 +135,16 @@ async fn first_bytes(
     }
 }
 
-struct Peeked<'a> {
-    stream: &'a mut Stream,
-    bytes: BytesMut,
+/// A stream whose first bytes are looked at. They are put back when this is dropped.
+pub(super) struct Peeked<'a> {
+    pub(super) stream: &'a mut Stream,
+    pub(super) bytes: BytesMut,
+}
+
+impl<'a> Peeked<'a> {
+    pub(super) fn new(stream: &'a mut Stream) -> Self {
+        Self { stream, bytes: BytesMut::new() }
+    }
 }
 
 impl Drop for Peeked<'_> {

@@ -24,6 +24,8 @@ pub(crate) const CASES: &[Case] = &[
     ("waypoint::features::an_invalid_route_leaves_the_others_in_force", &[], invalid_route),
     ("waypoint::features::grpc_methods_and_headers_are_matched", &[], grpc_matching),
     ("waypoint::features::connections_follow_their_tcp_route", &[], tcp_route),
+    ("waypoint::features::tls_follows_the_name_that_it_asks_for", &[], tls_route),
+    ("waypoint::features::sessions_stay_where_they_began", &[], sessions),
 ];
 
 const TO_V1: &str = "backendRefs: [{name: echo-v1, port: 80}]";
@@ -80,6 +82,9 @@ fn mirrors() -> anyhow::Result<()> {
         let answer = Ask::get(address, "/count").from(&scene.client)?;
         Ok(String::from_utf8_lossy(&answer.body).parse()?)
     };
+    // Some came before the route was in force.
+    let before = copies()?;
+    let copies = || -> anyhow::Result<u64> { Ok(copies()? - before) };
     let posted = ask("/twice").method("POST").body(&[b'x'; 100_000]).from(&scene.client)?;
     ensure!(posted.seen()?.body_bytes == 100_000, "{posted:?}");
     is_from(&posted, "echo-v1")?;
@@ -335,22 +340,101 @@ fn tcp_route() -> anyhow::Result<()> {
         "  - backendRefs: [{name: echo-v2, port: 9090}]",
     )
     .replace("gateway.networking.k8s.io/v1\n", "gateway.networking.k8s.io/v1alpha2\n");
-    let greeting = || -> anyhow::Result<String> {
-        let to = Scene::port("echo", 9090);
-        Ok(scene.client.netns().run(|| {
-            use std::io::Read as _;
-            let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            let mut said = [0; 256];
-            let count = stream.read(&mut said)?;
-            Ok(String::from_utf8_lossy(&said[..count]).into_owned())
-        })?)
-    };
     scene.route(&yaml, |_| {
         for _ in 0..20 {
-            let said = greeting()?;
+            let said = greeting(&scene, 9090, &[])?;
             ensure!(said.contains("echo-v2"), "{said:?}");
         }
+        Ok(())
+    })
+}
+
+/// What a port of the service says to a client that says `first`.
+fn greeting(scene: &Scene, port: u16, first: &[u8]) -> anyhow::Result<String> {
+    let to = Scene::port("echo", port);
+    Ok(scene.client.netns().run(|| {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(first)?;
+        let mut said = [0; 256];
+        let count = stream.read(&mut said)?;
+        Ok(String::from_utf8_lossy(&said[..count]).into_owned())
+    })?)
+}
+
+/// TLS that passes through goes by the server name of its handshake.
+fn tls_route() -> anyhow::Result<()> {
+    let scene = Scene::new("tls-route")?;
+    // They speak first, whatever they are told: it is the way there that counts.
+    let _banners = [serve(&scene.v1, "banner", 8443)?, serve(&scene.v2, "banner", 8443)?];
+    let parent = "group: \"\"\n    kind: Service\n    name: echo\n    port: 443";
+    let to = |name: &str, host: &str| {
+        route(
+            "TLSRoute",
+            "shop",
+            name,
+            parent,
+            &format!("  - backendRefs: [{{name: {name}, port: 443}}]"),
+        )
+        .replace("spec:\n", &format!("spec:\n  hostnames: [\"{host}\"]\n"))
+    };
+    let yaml = format!("{}{}", to("echo-v1", "one.example"), to("echo-v2", "*.two.example"));
+    let asks = |name: &'static str| greeting(&scene, 443, &client_hello(name)?);
+    scene.route(&yaml, |_| {
+        for _ in 0..10 {
+            let said = asks("one.example")?;
+            ensure!(said.contains("echo-v1"), "{said:?}");
+        }
+        Ok(())
+    })?;
+    for _ in 0..10 {
+        let said = asks("www.two.example")?;
+        ensure!(said.contains("echo-v2"), "{said:?}");
+    }
+    Ok(())
+}
+
+/// The first bytes of a TLS client that asks for `name`.
+fn client_hello(name: &'static str) -> anyhow::Result<Vec<u8>> {
+    let config = rustls::ClientConfig::builder_with_provider(shared::tls::provider::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from(name)?;
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name)?;
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello)?;
+    Ok(hello)
+}
+
+/// GEP-1619: a session beats weights, and begins anew where its endpoint is gone.
+fn sessions() -> anyhow::Result<()> {
+    let scene = Scene::new("sessions")?;
+    let rules = "  - backendRefs: [{name: echo-v1, port: 80}, {name: echo-v2, port: 80}]\n    \
+                 sessionPersistence: {type: Cookie, sessionName: shop-session}";
+    scene.route(&http_route("sessions", "echo", rules), |scene| {
+        ensure!(scene.ask("echo", "/")?.header("set-cookie").is_some());
+        Ok(())
+    })?;
+    let first = scene.ask("echo", "/")?;
+    let cookie = first.header("set-cookie").and_then(|line| line.split(';').next());
+    let cookie = cookie.unwrap_or_default().to_owned();
+    ensure!(cookie.starts_with("shop-session="), "{first:?}");
+    let pod = first.seen()?.pod;
+    let again = || ask("/").header("Cookie", &format!("other=1; {cookie}")).from(&scene.client);
+    for _ in 0..20 {
+        let answer = again()?;
+        is_from(&answer, &pod)?;
+        ensure!(answer.header("set-cookie").is_none(), "it knows already: {answer:?}");
+    }
+    let gone = if pod == "echo-v1" { &scene.v1 } else { &scene.v2 };
+    scene.cluster.mesh().remove(&gone.file())?;
+    eventually(SOON, "the session moves", || {
+        let answer = again()?;
+        // Half of the draws are for the service that has no endpoint any more.
+        ensure!(answer.status == 200 && answer.header("set-cookie").is_some(), "{answer:?}");
+        ensure!(answer.header("x-pod") != Some(pod.as_str()), "{answer:?}");
         Ok(())
     })
 }

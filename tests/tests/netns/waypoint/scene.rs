@@ -120,7 +120,8 @@ fn service(name: &str, address: &str, selector: &str) -> String {
          clusterIP: {address}\n  selector:\n    {selector}\n  ports:\n  - name: http\n    port: 80\n    \
          targetPort: 8080\n    appProtocol: http\n  - name: http-alt\n    port: 8080\n    \
          targetPort: 8080\n    appProtocol: http\n  - name: tcp\n    port: 9090\n    \
-         targetPort: 9090\n  - name: grpc\n    port: 7070\n    targetPort: 8080\n    \
+         targetPort: 9090\n  - name: https\n    port: 443\n    targetPort: 8443\n    \
+         appProtocol: https\n  - name: grpc\n    port: 7070\n    targetPort: 8080\n    \
          appProtocol: grpc\n"
     )
 }
