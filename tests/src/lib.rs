@@ -16,6 +16,7 @@ pub mod pod;
 pub mod process;
 pub mod proxies;
 pub mod role;
+pub mod sums;
 mod sys;
 pub mod waypoint;
 pub mod wire;

@@ -9,6 +9,7 @@ use harness::pod::Pod;
 use harness::role::load;
 use serde_json::Value;
 
+use crate::market;
 use crate::say;
 use crate::scene::{LEDGER_PORT, SHOP_PORT, SOON, Scene};
 
@@ -30,7 +31,7 @@ pub(crate) struct Flow {
 /// Runs all flows, one after the other.
 pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
     say("\nSending traffic");
-    let flows = vec![
+    let mut flows = vec![
         shop(scene)?,
         outside_in(scene)?,
         inside_out(scene)?,
@@ -38,6 +39,7 @@ pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
         intruder(scene)?,
         plain_ledger(scene)?,
     ];
+    flows.extend(market::run(scene)?);
     Ok(flows)
 }
 

@@ -4,6 +4,7 @@
 //! kernel removes with the last process.
 
 mod flows;
+mod market;
 mod report;
 mod restart;
 mod scene;
@@ -17,9 +18,10 @@ use scene::Scene;
 
 /// A service mesh on this machine, without root and without a cluster.
 ///
-/// Builds two nodes, a certificate authority, a ztunnel per node and six pods; runs HTTP, a protocol
-/// where the server speaks first and a long-lived connection through them; restarts one ztunnel;
-/// watches the wire between the nodes; and reports what happened to each flow.
+/// Builds two nodes, a certificate authority, a ztunnel per node, eight pods and a waypoint; runs
+/// HTTP, gRPC, a WebSocket, a protocol where the server speaks first and a long-lived connection
+/// through them; restarts one ztunnel; watches the wire between the nodes; and reports what happened
+/// to each flow.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo --")]
 struct Args {

@@ -13,6 +13,7 @@ use harness::process::Running;
 use harness::proxies::{Authority, Ztunnel};
 use harness::role::sniff;
 
+use crate::market::Market;
 use crate::say;
 
 /// For a process to start on a busy machine.
@@ -38,6 +39,7 @@ pub(crate) struct Scene {
     pub shop_v2: Pod,
     pub(crate) ledger: Pod,
     pub(crate) outsider: Pod,
+    pub(crate) market: Market,
     /// Kept to keep them running.
     _servers: Vec<Running>,
 }
@@ -68,6 +70,11 @@ impl Scene {
             let took = ztunnel.ready().with_context(|| format!("ztunnel of {name}"))?;
             say(&format!("  ztunnel on {name} ready after {} ms", took.as_millis()));
         }
+        let market = Market::build(&cluster, &node_b, &authority)?;
+        for pod in [&market.v1, &market.v2] {
+            ztunnel_b.serves(pod)?;
+        }
+        say("  namespace market on node-b: catalogue-v1, catalogue-v2 and their waypoint");
         Ok(Self {
             cluster,
             node_a,
@@ -81,6 +88,7 @@ impl Scene {
             shop_v2,
             ledger,
             outsider,
+            market,
             _servers: servers,
         })
     }
@@ -108,6 +116,8 @@ impl Scene {
             &self.shop_v2,
             &self.ledger,
             &self.outsider,
+            &self.market.v1,
+            &self.market.v2,
         ];
         pods.iter()
             .map(|pod| {
