@@ -15,7 +15,7 @@ mod precedence;
 mod rule;
 mod tcp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -32,7 +32,7 @@ use precedence::Candidate;
 /// All routes of one service.
 #[derive(Debug)]
 pub struct Table {
-    rules: Box<[Rule]>,
+    rules: Box<[Arc<Rule>]>,
     /// For ports that no route names.
     wide: Audiences,
     /// For each port that a route names.
@@ -73,17 +73,24 @@ impl Table {
     /// Compiles the routes of `service`.
     pub fn compile(mesh: &Mesh, service: &Service) -> Self {
         let routes: Vec<_> = mesh.routes_for(&service.key).collect();
-        Self::new(&service.key, &routes)
+        Self::new(&service.key, &routes, None)
     }
 
-    fn new(service: &ServiceKey, routes: &[&Arc<Route>]) -> Self {
+    /// Rules of `before` whose routes are the same are taken over: making them ready is most of the
+    /// work.
+    fn new(service: &ServiceKey, routes: &[&Arc<Route>], before: Option<&Self>) -> Self {
         let mut rules = Vec::new();
         // Each route for requests, with the first of its rules.
         let mut first = Vec::new();
+        let made = before.map(Self::first_rules).unwrap_or_default();
         for route in routes {
-            if let Rules::Http(all) = &route.rules {
-                first.push((&***route, rules.len()));
-                rules.extend(all.iter().enumerate().map(|(at, one)| Rule::new(route, at, one)));
+            let Rules::Http(all) = &route.rules else { continue };
+            first.push((&***route, rules.len()));
+            match made.get(&Arc::as_ptr(route)) {
+                Some(made) => rules.extend(made[..all.len()].iter().cloned()),
+                None => rules.extend(
+                    all.iter().enumerate().map(|(at, one)| Arc::new(Rule::new(route, at, one))),
+                ),
             }
         }
         let mut named: Vec<u16> = routes
@@ -101,6 +108,12 @@ impl Table {
             connections: tcp::compile(service, routes),
             rules: rules.into(),
         }
+    }
+
+    /// Where the rules of each route begin. The table keeps the routes, so their places are theirs.
+    fn first_rules(&self) -> HashMap<*const Route, &[Arc<Rule>]> {
+        let rules = self.rules.iter().enumerate().filter(|(_, rule)| rule.at() == 0);
+        rules.map(|(at, rule)| (rule.place(), &self.rules[at..])).collect()
     }
 
     /// The rule for a request that was sent to `port` of the service, by a client that proved to be
@@ -138,7 +151,7 @@ impl Table {
 
     /// All rules, for the dump.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter()
+        self.rules.iter().map(|rule| &**rule)
     }
 }
 
@@ -147,7 +160,7 @@ impl Audiences {
     fn new(
         service: &ServiceKey,
         port: Option<u16>,
-        rules: &[Rule],
+        rules: &[Arc<Rule>],
         routes: &[(&Route, usize)],
     ) -> Self {
         let mut producers = None;
@@ -159,8 +172,10 @@ impl Audiences {
             } else {
                 producers.get_or_insert_with(Vec::new)
             };
-            let own =
-                rules[*first..].iter().zip(*first..).take_while(|(rule, _)| rule.is_of(route));
+            let own = rules[*first..]
+                .iter()
+                .zip(*first..)
+                .take_while(|(rule, _)| std::ptr::eq(rule.place(), *route));
             candidates.extend(own.flat_map(|(rule, id)| Candidate::all_of(id, rule, route)));
         }
         let index = |(namespace, candidates)| (namespace, Index::new(candidates));

@@ -47,7 +47,9 @@ impl Router {
             }
         }
         let routes: Box<[_]> = mesh.routes_for(&service.key).cloned().collect();
-        let table = Arc::new(Table::new(&service.key, &routes.iter().collect::<Vec<_>>()));
+        let before = tables.by_service.get(&service.key).map(|kept| &*kept.table);
+        let all: Vec<_> = routes.iter().collect();
+        let table = Arc::new(Table::new(&service.key, &all, before));
         let kept = Kept { generation: mesh.generation(), routes, table: table.clone() };
         tables.by_service.insert(service.key.clone(), kept);
         if tables.by_service.len() > tables.limit + SLACK {
@@ -88,6 +90,8 @@ mod tests {
         writer.apply([Change::from(route("c", &web))]);
         let second = router.table(&reader.load(), &web);
         assert_eq!((first.rules().count(), second.rules().count()), (1, 2));
+        let a = |table: &Table| std::ptr::from_ref(table.rules().next().unwrap());
+        assert_eq!(a(&first), a(&second), "what stays is not made again");
         writer.apply([Change::RemoveRoute(route("a", &web).key)]);
         assert_eq!(router.table(&reader.load(), &web).rules().count(), 1);
     }

@@ -66,7 +66,11 @@ impl Index {
     }
 
     /// The first match of a request.
-    pub(super) fn find<'t>(&self, rules: &'t [Rule], asked: &Asked<'_>) -> Option<Matched<'t>> {
+    pub(super) fn find<'t>(
+        &self,
+        rules: &'t [Arc<Rule>],
+        asked: &Asked<'_>,
+    ) -> Option<Matched<'t>> {
         let path = asked.path();
         let wanted = |id: &MatchId| &rules[id.rule as usize].matches[id.at as usize];
         let meets = |id: &MatchId| asked.meets(wanted(id));
