@@ -76,10 +76,13 @@ impl Market {
     }
 }
 
+/// What was seen, if it is what the routes say.
+type Check = fn(&Scene) -> anyhow::Result<String>;
+
 /// Runs what the routes of the market are there for.
 pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
     say("  client → catalogue: HTTP, gRPC and a WebSocket through a waypoint");
-    let checks: [(&'static str, fn(&Scene) -> anyhow::Result<String>); 6] = [
+    let checks: [(&'static str, Check); 6] = [
         ("client → catalogue (canary 90/10)", canary),
         ("client → catalogue (route by header)", by_header),
         ("client → catalogue (mirror)", mirrored),
