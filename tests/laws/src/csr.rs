@@ -79,7 +79,7 @@ pub fn check(input: &[u8]) {
         }
         Err(refusal) => {
             assert!(refusal.code().starts_with("CA_"));
-            planted(refusal.code() == "CA_CSR_AUTHORITY");
+            planted(refusal.code() == "CA_TRUST_DOMAIN");
         }
     }
 }

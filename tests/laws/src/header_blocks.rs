@@ -5,7 +5,7 @@
 //! Laws: a head stays within the size that we allow and has nothing that HTTP/2 forbids; sent on,
 //! it arrives the same.
 
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use shared::hbone::engine::{Engine, Event, StreamId};
 use shared::hbone::{Config, Request, Response};
 use tokio::time::Instant;
@@ -95,7 +95,7 @@ fn asked(request: &Request, now: Instant) {
 fn answered(stream: StreamId, response: &Response, now: Instant) {
     assert!(!response.status.is_informational(), "{stream:?} has another answer to come");
     fits(&response.headers, [(":status", response.status.as_str()), ("", "")]);
-    planted(response.status == StatusCode::IM_A_TEAPOT);
+    planted(response.status.is_redirection());
     let (mut client, mut server) = (client(now), server(now));
     let id = client.open(&request()).expect("a fresh connection has room");
     server.receive(client.output().split().freeze(), now).expect("our own bytes are right");
