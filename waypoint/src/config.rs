@@ -120,3 +120,65 @@ fn gateway<S: Source>(read: &mut Reader<'_, S>) -> Option<GatewayName> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use shared::config::Given;
+
+    use super::*;
+
+    const COMPLETE: [(&str, &str); 3] =
+        [("mesh", "/mesh"), ("gateway", "shop/waypoint"), ("certs", "/certs")];
+
+    fn parse(
+        flags: &[(&'static str, &str)],
+        variables: &[(&str, &str)],
+    ) -> Result<Config, Vec<ParseError>> {
+        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let variables: BTreeMap<String, String> =
+            variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        Config::parse(&Given::new(flags, &variables))
+    }
+
+    #[test]
+    fn flags_alone_are_enough() {
+        let config = parse(&COMPLETE, &[]).unwrap();
+        assert_eq!(&*config.gateway.namespace, "shop");
+        assert_eq!(config.listen.to_string(), "[::]:15008");
+        assert_eq!(config.servers.ready.to_string(), "[::]:15021");
+        assert_eq!(config.pod, None);
+    }
+
+    #[test]
+    fn variables_stand_for_flags() {
+        let variables = [
+            ("CULVERT_GATEWAY", "shop/waypoint"),
+            ("CULVERT_LISTEN", "[::1]:0"),
+            ("POD_NAME", "w-1"),
+        ];
+        let config = parse(&[COMPLETE[0], COMPLETE[2]], &variables).unwrap();
+        assert_eq!(config.listen.to_string(), "[::1]:0");
+        assert_eq!(config.pod.as_deref(), Some("w-1"));
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let mistakes = parse(&[("gateway", "shop"), ("listen", "here")], &[]).unwrap_err();
+        let text: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        for part in ["--mesh", "NAMESPACE/NAME", "--listen", "--ca"] {
+            assert!(text.iter().any(|one| one.contains(part)), "{part}: {text:?}");
+        }
+        for gateway in ["", "shop/", "/waypoint", "a/b/c"] {
+            assert!(parse(&[COMPLETE[0], ("gateway", gateway), COMPLETE[2]], &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn unknown_variables_of_ours_are_told() {
+        let variables: BTreeMap<String, String> =
+            BTreeMap::from([("CULVERT_NODE".to_owned(), "n".to_owned())]);
+        assert_eq!(warnings(&Given::new(BTreeMap::new(), &variables)).len(), 1);
+    }
+}
