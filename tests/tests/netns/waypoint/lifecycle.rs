@@ -12,13 +12,15 @@ use rustix::process::Signal;
 
 use super::super::mesh::{SOON, serve};
 use super::super::suite::Case;
-use super::scene::Scene;
+use super::scene::{PATIENCE, Scene};
 
 pub(crate) const CASES: &[Case] = &[
     ("waypoint::lifecycle::scaling_loses_no_request", &[], scaling_loses_no_request),
     ("waypoint::lifecycle::a_killed_waypoint_costs_what_was_in_flight", &[], a_killed_waypoint),
 ];
 
+/// Requests per second. A debug build beside three other tests on two CPUs has to carry them.
+const RATE: &str = "200";
 /// Connections that last while waypoints come and go.
 const STREAMS: usize = 50;
 
@@ -26,7 +28,7 @@ fn load(scene: &Scene, connections: u32) -> anyhow::Result<Running> {
     let mut load = scene
         .client
         .role("load")
-        .args(["--rate", "500", "--connections", &connections.to_string(), "--path", "/bytes/100"])
+        .args(["--rate", RATE, "--connections", &connections.to_string(), "--path", "/bytes/100"])
         .args(["--target", &Scene::at("echo").to_string()])
         .start()?;
     load.line_with("counting", SOON)?;
@@ -38,7 +40,8 @@ fn add(scene: &Scene, name: &str) -> anyhow::Result<(Pod, Waypoint)> {
     let spec = Waypoint::pod(name, "shop", "waypoint").unannounced();
     let pod = scene.cluster.pod(scene.v1.node(), spec)?;
     // The certificate is for a pod that the mesh knows, and another instance has the same.
-    let waypoint = Waypoint::start(&scene.cluster, &pod, &scene.authority)?;
+    let program = Waypoint::program(&scene.cluster, &pod, &scene.authority)?;
+    let waypoint = Waypoint::run(program.env(PATIENCE.0, PATIENCE.1))?;
     waypoint.ready(&pod)?;
     scene.cluster.mesh().write(&pod.file(), &pod.yaml())?;
     Ok((pod, waypoint))
@@ -52,7 +55,7 @@ fn end(scene: &Scene, pod: &Pod, waypoint: &mut Waypoint) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// 1 → 3 → 1 under 500 requests per second, on kept-alive connections, with streams that last.
+/// 1 → 3 → 1 under load, on kept-alive connections, with streams that last.
 fn scaling_loses_no_request() -> anyhow::Result<()> {
     let mut scene = Scene::new("scaling")?;
     let _echo = [serve(&scene.v1, "echo", 9090)?, serve(&scene.v2, "echo", 9090)?];
@@ -83,7 +86,7 @@ fn scaling_loses_no_request() -> anyhow::Result<()> {
     ensure!(waypoint.process().wait(SOON)?.success());
     end(&scene, &second.0, &mut second.1)?;
     let report: load::Report = running.finish(SOON)?;
-    ensure!(report.errors.is_empty() && report.ok > 100, "{report:?}");
+    ensure!(report.errors.is_empty() && report.ok > 50, "{report:?}");
     drop(third);
     Ok(())
 }

@@ -20,6 +20,9 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("echo-v2", "10.96.0.12", "version: v2"),
 ];
 
+/// A machine that is busy with other tests may need it to end what was under way.
+pub(crate) const PATIENCE: (&str, &str) = ("CONNECTION_TERMINATION_DEADLINE", "60s");
+
 /// A client on one node, the rest on the other.
 pub(crate) struct Scene {
     pub(crate) cluster: Cluster,
@@ -60,7 +63,8 @@ impl Scene {
         let authority = Authority::start(&cluster, &near, "1h")?;
         let mut near_ztunnel = Ztunnel::start(&cluster, &near, &authority)?;
         let mut far_ztunnel = Ztunnel::start(&cluster, &far, &authority)?;
-        let waypoint = Waypoint::start(&cluster, &waypoint_pod, &authority)?;
+        let program = Waypoint::program(&cluster, &waypoint_pod, &authority)?;
+        let waypoint = Waypoint::run(program.env(PATIENCE.0, PATIENCE.1))?;
         near_ztunnel.ready()?;
         far_ztunnel.ready()?;
         waypoint.ready(&waypoint_pod)?;
