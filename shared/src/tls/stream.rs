@@ -80,8 +80,9 @@ const KEPT_BYTES: usize = 2 * SEAL_AHEAD_BYTES;
 const RECORD_BYTES: usize = 16 << 10;
 
 thread_local! {
-    /// All connections of a worker read into this; what they read they split off.
-    static ARENA: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    /// All connections of a worker read into the first; what they read they split off. When it is
+    /// full the second takes its place, whose bytes have mostly left by then: nothing is allocated.
+    static ARENAS: RefCell<[BytesMut; 2]> = RefCell::default();
     /// What a connection seals into until it is written.
     static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
@@ -150,12 +151,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream<T> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        ARENA.with_borrow_mut(|arena| {
+        ARENAS.with_borrow_mut(|arenas| {
             let begun = self.incoming.len();
             let needed = READ_BYTES + begun;
-            if arena.capacity() < needed && !arena.try_reclaim(needed) {
-                *arena = BytesMut::with_capacity(ARENA_BYTES);
+            let has_room =
+                |arena: &mut BytesMut| arena.capacity() >= needed || arena.try_reclaim(needed);
+            if !has_room(&mut arenas[0]) {
+                arenas.swap(0, 1);
+                if !has_room(&mut arenas[0]) {
+                    arenas[0] = BytesMut::with_capacity(ARENA_BYTES);
+                }
             }
+            let arena = &mut arenas[0];
             arena.extend_from_slice(&self.incoming);
             let room = arena.capacity() - begun;
             let mut free = (&mut *arena).limit(room);

@@ -1,0 +1,3 @@
+//! Small scenes that more than one measurement plays: time, instructions, allocations.
+
+pub mod path;
