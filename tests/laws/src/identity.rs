@@ -21,16 +21,22 @@ pub fn check(input: &[u8]) {
         planted(id.namespace().contains('.'));
     }
     if let Ok(token) = text.parse::<JoinToken>() {
-        is_name(token.node());
+        is_holder(token.node());
         let again: JoinToken = token.expose().parse().expect("what was printed");
         assert!(again == token);
         assert!(text.trim().eq_ignore_ascii_case(&token.expose()), "something was left out");
     }
     if let Ok(credential) = text.parse::<Credential>() {
-        is_name(credential.node());
+        is_holder(credential.node());
         let again: Credential = credential.bearer().parse().expect("what was printed");
         assert!(again == credential);
     }
+}
+
+/// A node, or a gateway with its namespace.
+fn is_holder(text: &str) {
+    assert!(text.split('/').count() <= 2);
+    text.split('/').for_each(is_name);
 }
 
 fn is_name(text: &str) {
