@@ -17,7 +17,7 @@ const BEFORE: usize = 500;
 const REQUESTS: usize = 1000;
 
 fn on_one_thread<T>(test: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().expect("an event loop");
     LocalSet::new().block_on(&runtime, test)
 }
 
@@ -27,12 +27,12 @@ async fn allocations(connections: &mut [Connection], length: usize) -> counting:
     let mut answer = vec![0; length];
     for turn in 0..BEFORE {
         let connection = turn % connections.len();
-        connections[connection].ask(&request, &mut answer).await.unwrap();
+        connections[connection].ask(&request, &mut answer).await.expect("the path holds");
     }
     counting::start();
     for turn in 0..REQUESTS {
         let connection = turn % connections.len();
-        connections[connection].ask(&request, &mut answer).await.unwrap();
+        connections[connection].ask(&request, &mut answer).await.expect("the path holds");
     }
     counting::stop()
 }
@@ -40,7 +40,7 @@ async fn allocations(connections: &mut [Connection], length: usize) -> counting:
 async fn connections(path: &Path, count: usize) -> Vec<Connection> {
     let mut connections = Vec::new();
     for _ in 0..count {
-        connections.push(path.connect().await.unwrap());
+        connections.push(path.connect().await.expect("the tunnel is accepted"));
     }
     connections
 }
@@ -48,7 +48,7 @@ async fn connections(path: &Path, count: usize) -> Vec<Connection> {
 #[test]
 fn request_and_answer_of_one_kib_allocate_nothing() {
     on_one_thread(async {
-        let path = Path::open().await.unwrap();
+        let path = Path::open().await.expect("loopback and TLS work");
         let mut one = connections(&path, 1).await;
         let count = allocations(&mut one, 1024).await;
         assert_eq!(count.allocations, 0, "{count}");
@@ -58,7 +58,7 @@ fn request_and_answer_of_one_kib_allocate_nothing() {
 #[test]
 fn connections_that_take_turns_allocate_nothing_either() {
     on_one_thread(async {
-        let path = Path::open().await.unwrap();
+        let path = Path::open().await.expect("loopback and TLS work");
         let mut many = connections(&path, 8).await;
         let count = allocations(&mut many, 1024).await;
         assert_eq!(count.allocations, 0, "{count}");
