@@ -43,7 +43,7 @@ impl Cluster {
     /// The kernel refuses.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         let dir = work().join(name);
-        fs::create_dir_all(&dir)?;
+        fs::create_dir(&dir).with_context(|| format!("there is a cluster {name} already"))?;
         fs::write(dir.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
         let fabric = NetNs::new().context("making the fabric")?;
         fabric.run(|| {

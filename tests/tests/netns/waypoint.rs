@@ -52,7 +52,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// MeshBasic: a service without routes answers.
 fn basic() -> anyhow::Result<()> {
-    let scene = Scene::new("waypoint-basic")?;
+    let scene = Scene::new("basic")?;
     let answer = scene.ask("echo", "/hello")?;
     ensure!(answer.status == 200, "{answer:?}");
     let seen = answer.seen()?;

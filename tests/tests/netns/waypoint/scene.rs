@@ -44,7 +44,7 @@ impl Scene {
 
     /// With more objects in the mesh from the start.
     pub(crate) fn with(name: &str, more: &str) -> anyhow::Result<Self> {
-        let cluster = Cluster::new(name)?;
+        let cluster = Cluster::new(&format!("waypoint-{name}"))?;
         let (near, far) = (cluster.node("near")?, cluster.node("far")?);
         let mesh = cluster.mesh();
         mesh.write("waypoint.yaml", &Waypoint::gateway("shop", "waypoint", "10.96.0.2"))?;
