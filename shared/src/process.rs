@@ -20,7 +20,7 @@ pub use self::failure::{Failure, state_advice};
 pub use self::host::raise_descriptor_limit;
 pub use self::log::Log;
 pub use self::servers::{Addresses, Servers, Told, socket_path};
-pub use self::signals::{asked_to_end, tell_readiness};
+pub use self::signals::{asked_to_end, drain_after, tell_readiness};
 
 /// Work that lasts as long as the process.
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,7 +1,7 @@
 //! Join tokens: what a node or a gateway needs to ask our own authority for certificates.
 //!
-//! `culvert1:<node>:<secret>:<root digest>`; a gateway stands as `<namespace>/<name>`; the latter two 32 bytes in hexadecimal. The node
-//! checks the digest before it shows the secret to anybody.
+//! `culvert1:<node>:<secret>:<root digest>`; a gateway stands as `<namespace>/<name>`; the latter
+//! two are 32 bytes in hexadecimal. The node checks the digest before it shows the secret to anybody.
 //! Invariants: the secret is printed only by [`JoinToken::expose`] and [`Credential::bearer`].
 
 use std::fmt;

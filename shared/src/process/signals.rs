@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::drain;
+use crate::drain::{self, Outcome};
 use crate::ready::Ready;
 
 /// Ends when SIGTERM or SIGINT arrives; a second SIGINT then ends the process at once. The signals
@@ -23,6 +25,28 @@ pub fn asked_to_end() -> impl Future<Output = ()> {
             tracing::warn!("second SIGINT, ending at once");
             std::process::exit(0);
         });
+    }
+}
+
+/// Waits until `stop` ends or `quitting` reports `/quitquitquit`, then drains: what is open gets
+/// `limit` to finish, the rest is closed by force. How it went is written to the log.
+pub async fn drain_after(
+    stop: impl Future<Output = ()>,
+    quitting: &mut mpsc::UnboundedReceiver<()>,
+    trigger: &drain::Trigger,
+    limit: Duration,
+) {
+    tokio::select! {
+        () = stop => {}
+        _ = quitting.recv() => tracing::info!("ending, asked by /quitquitquit"),
+    }
+    // Tasks that were spawned just now must hold their guards before the drain counts them.
+    tokio::task::yield_now().await;
+    match trigger.start(Instant::now() + limit).await {
+        Outcome::Graceful => tracing::info!("drained"),
+        Outcome::Forced { open, stuck } => {
+            tracing::warn!(open, stuck, deadline = ?limit, "drained by force");
+        }
     }
 }
 

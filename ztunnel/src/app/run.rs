@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use shared::drain::{self, Outcome};
+use shared::drain;
 use shared::process::{self, Addresses, Told};
 use tokio::time::Instant;
 
@@ -44,19 +44,7 @@ impl Bound {
             workers = config.process.workers,
             "started"
         );
-        tokio::select! {
-            () = stop => {}
-            _ = quitting.recv() => tracing::info!("ending, asked by /quitquitquit"),
-        }
-        // Tasks that were spawned just now must hold their guards before the drain counts them.
-        tokio::task::yield_now().await;
-        let deadline = Instant::now() + config.process.drain;
-        match trigger.start(deadline).await {
-            Outcome::Graceful => tracing::info!("drained"),
-            Outcome::Forced { open, stuck } => {
-                tracing::warn!(open, stuck, deadline = ?config.process.drain, "drained by force");
-            }
-        }
+        process::drain_after(stop, &mut quitting, &trigger, config.process.drain).await;
         drop(feed);
         renewal.abort();
         workers.shutdown(Instant::now() + WORKERS_GRACE);
