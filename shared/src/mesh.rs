@@ -15,6 +15,7 @@ mod route;
 pub mod sample;
 mod service;
 mod snapshot;
+mod traffic;
 mod workload;
 
 pub use change::Change;
@@ -30,6 +31,10 @@ pub use service::{
     Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,
 };
 pub use snapshot::{Applied, Mesh};
+pub use traffic::{
+    Balancer, HashKey, HashTable, Limits, OutlierDetection, PolicyScope, RetryBudget, Share,
+    Subset, TrafficPolicies, TrafficPolicy, Upgrade, Warmup,
+};
 pub use workload::{
     AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap,
     Protocol, Uid, Workload, WorkloadType,

@@ -198,6 +198,7 @@ fn destination<'t>(
         }
     };
     let service = mesh.service(key).ok_or_else(|| unknown(key))?;
+    check(service, port)?;
     let protocol = service.ports.iter().find(|known| known.port == port);
     Ok(Destination {
         endpoints: client.worker.upstream.endpoints(mesh, client, service, port),
@@ -205,6 +206,15 @@ fn destination<'t>(
         protocol: protocol.map_or(AppProtocol::Unknown, |known| known.app_protocol),
         backend,
     })
+}
+
+/// Nothing is sent without the protection that a rule asks for.
+///
+/// # Errors
+/// It cannot be given.
+pub(crate) fn check(service: &Service, port: u16) -> Result<(), Failure> {
+    let refused = service.policy(port).and_then(|policy| policy.refused.clone());
+    refused.map_or(Ok(()), |reason| Err(Failure::Backend(reason)))
 }
 
 fn unknown(key: &ServiceKey) -> Failure {

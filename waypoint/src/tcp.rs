@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::metrics;
 use crate::outcome::Outcome;
-use crate::request::Failure;
+use crate::request::{Failure, check};
 use crate::router::Choice;
 use crate::tunnel::{Client, Target};
 use crate::upstream::{Endpoint, Io, Way, connect as dial};
@@ -123,6 +123,7 @@ pub(crate) async fn connect(
                         Choice::NoBackends => return Err(Failure::NoBackends),
                     },
                 };
+            check(&service, port)?;
             let endpoints = client.worker.upstream.endpoints(&mesh, client, &service, port);
             (endpoints, Some(service))
         }

@@ -3,6 +3,7 @@
 //! Invariants: pure; the same objects give the same picture in whatever order they come; where two
 //! objects want the same name or address, one of them gets it and the other a verdict.
 
+mod destinations;
 mod entries;
 mod pods;
 mod policies;
@@ -113,6 +114,7 @@ pub(crate) fn compile(
     policies::compile(&mut world, &mut compiled);
     services::compile(&mut world, &mut compiled);
     entries::compile(&mut world, &mut compiled);
+    destinations::compile(&mut world, &mut compiled);
     routes::compile(&mut world, &mut compiled);
     pods::compile(&mut world, &mut compiled);
     compiled.verdicts.append(&mut world.verdicts);

@@ -5,6 +5,7 @@
 //! that denies what its selector covers.
 
 mod authorization;
+mod destination;
 mod entry;
 mod gateway;
 mod grant;
@@ -20,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use authorization::Authorization;
+pub(crate) use destination::{DestinationRule, Groups, PolicyRead};
 pub(crate) use entry::{Machine, ServiceEntry};
 pub(crate) use gateway::Gateway;
 pub(crate) use grant::{Reference, ReferenceGrant};
@@ -84,6 +86,7 @@ pub(crate) enum Body {
     WorkloadEntry(Box<Machine>),
     Route(Box<RouteObject>),
     ReferenceGrant(Box<ReferenceGrant>),
+    DestinationRule(Box<DestinationRule>),
 }
 
 /// What became of one object of a file.

@@ -113,6 +113,7 @@ impl Serialize for Service {
         map.put("ipFamilies", &self.ip_families)?;
         map.put("canonical", &self.canonical)?;
         map.put("visibility", &self.visibility)?;
+        map.some("trafficPolicies", self.traffic.as_deref())?;
         map.0.end()
     }
 }

@@ -73,6 +73,7 @@ pub fn service(name: &str, namespace: &str) -> Service {
         ip_families: IpFamilies::Automatic,
         canonical: true,
         visibility: Visibility::Public,
+        traffic: None,
     }
 }
 

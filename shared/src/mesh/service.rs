@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::identity::SpiffeId;
-use crate::mesh::GatewayAddress;
+use crate::mesh::{GatewayAddress, TrafficPolicies, TrafficPolicy};
 
 /// Namespace and host name of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,4 +191,13 @@ pub struct Service {
     pub canonical: bool,
     /// Who sees it.
     pub visibility: Visibility,
+    /// What the `DestinationRule`s for it say; ztunnel ignores it, waypoints do not.
+    pub traffic: Option<Arc<TrafficPolicies>>,
+}
+
+impl Service {
+    /// The policy for requests to a port; none where no rule is for the service.
+    pub fn policy(&self, port: u16) -> Option<&Arc<TrafficPolicy>> {
+        self.traffic.as_ref().map(|traffic| traffic.scope.of_port(port))
+    }
 }

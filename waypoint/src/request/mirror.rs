@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::filters::Mirror;
 use crate::request::attempt::Attempts;
 use crate::request::body::{Error, Received};
-use crate::request::{Limits, RequestBody};
+use crate::request::{Limits, RequestBody, check};
 use crate::router::Matched;
 use crate::tunnel::Client;
 use crate::upstream::Version;
@@ -91,6 +91,10 @@ pub(super) fn start(
 fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: RequestBody) {
     let Destination { service, port } = &mirror.backend;
     let Some(service) = mesh.service(service).cloned() else { return };
+    if let Err(error) = check(&service, *port) {
+        tracing::debug!(service = %service.key, %error, "mirror failed");
+        return;
+    }
     let endpoints = client.worker.upstream.endpoints(mesh, client, &service, *port);
     let client = Rc::clone(client);
     let mut request = Request::new(body);

@@ -80,6 +80,7 @@ fn service_entry<'a>(
             ip_families: IpFamilies::Automatic,
             canonical: false,
             visibility: entry.visibility,
+            traffic: None,
         };
         compiled.services.insert(key.clone(), Arc::new(service));
         keys.push(key);

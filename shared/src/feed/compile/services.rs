@@ -72,6 +72,7 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
             ip_families: service.ip_families,
             canonical: true,
             visibility: Visibility::Public,
+            traffic: None,
         };
         compiled.services.insert(key.clone(), Arc::new(built));
         match slices.remove(&(&object.key.namespace, &object.key.name)) {

@@ -4,8 +4,8 @@ use crate::feed::compile::Options;
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::object::{
-    Authorization, Body, EndpointSlice, Gateway, Head, KubeService, Machine, PeerAuthentication,
-    Pod, ReferenceGrant, RouteObject, ServiceEntry,
+    Authorization, Body, DestinationRule, EndpointSlice, Gateway, Head, KubeService, Machine,
+    PeerAuthentication, Pod, ReferenceGrant, RouteObject, ServiceEntry,
 };
 use crate::feed::verdict::Cause;
 use crate::mesh::RouteKind;
@@ -25,6 +25,7 @@ pub(crate) enum Kind {
     WorkloadEntry,
     Route(RouteKind),
     ReferenceGrant,
+    DestinationRule,
 }
 
 const CORE: &[&str] = &["v1"];
@@ -56,12 +57,12 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::Route(RouteKind::Tls), "TLSRoute", ALPHA_ROUTE),
     (Kind::Route(RouteKind::Tcp), "TCPRoute", ALPHA_ROUTE),
     (Kind::ReferenceGrant, "ReferenceGrant", GATEWAY),
+    (Kind::DestinationRule, "DestinationRule", NETWORKING),
 ];
 
 /// Kinds that mean something to a mesh but are not acted on.
 const UNSUPPORTED: &[&str] = &[
     "BackendTLSPolicy",
-    "DestinationRule",
     "EnvoyFilter",
     "GatewayClass",
     "ProxyConfig",
@@ -144,6 +145,8 @@ impl Kind {
             Self::ReferenceGrant => {
                 ReferenceGrant::read(root, intern).map(|one| Body::ReferenceGrant(Box::new(one)))
             }
+            Self::DestinationRule => DestinationRule::read(root, head, intern)
+                .map(|one| Body::DestinationRule(Box::new(one))),
         }
     }
 }
