@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`tunnel`] | connections of clients: mutual TLS, CONNECT streams, which protocol is inside |
 //! | [`request`] | the life of a request |
+//! | [`resilience`] | whether and when a request is sent again |
 //! | [`upstream`] | endpoints and the connections to them |
 //! | [`respond`] | answers of our own |
 //! | [`tcp`] | what is not HTTP |
@@ -16,6 +17,7 @@ pub mod metrics;
 pub mod node;
 pub mod outcome;
 pub mod request;
+pub mod resilience;
 pub mod respond;
 pub mod router;
 pub mod tcp;

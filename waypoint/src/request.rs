@@ -14,6 +14,7 @@ mod failure;
 mod forward;
 mod mirror;
 mod path;
+mod replay;
 mod session;
 mod told;
 mod websocket;

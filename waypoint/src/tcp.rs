@@ -146,6 +146,7 @@ pub(crate) async fn connect(
                 let endpoint = endpoint.clone();
                 return Ok(Connected { io, greeting, endpoint, service, _work: work });
             }
+            Err(error) if error.is_final() => return Err(Failure::Connect(error)),
             Err(error) => {
                 work.failed(Instant::now());
                 failure = Failure::Connect(error);

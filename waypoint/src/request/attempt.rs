@@ -9,19 +9,23 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use shared::balance::InFlight;
 use shared::mesh::Service;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::request::body::{Body, RequestBody, Upstream};
+use crate::request::replay::Repeated;
 use crate::request::{Failure, Limits, Story, forward};
+use crate::resilience::retry::{self, Ended, Terms, Verdict};
 use crate::tunnel::Client;
 use crate::upstream::{Endpoint, Failed, Reuse, SendError, Sent, Upgraded, Version, Way, send};
 
-/// Design D8: endpoints tried for what was not delivered.
+/// Design D8: endpoints tried for what was not delivered, unless the route says how many.
 const TRIES: u32 = 3;
+/// The same with connections that had been closed while they rested.
+const TRIES_WITH_STALE: u32 = 6;
 
 /// A request's ways.
 pub(super) struct Attempts<'a> {
@@ -44,8 +48,15 @@ pub(super) struct Answered {
 /// What an attempt came to.
 enum Attempt {
     Answered(Sent, InFlight),
-    /// Why not, and the request if it can be sent again.
-    Failed(Failure, Option<Request<RequestBody>>),
+    Failed(Broken),
+}
+
+/// An attempt without an answer.
+struct Broken {
+    failure: Failure,
+    ended: Ended,
+    /// Given back when not a byte of it was sent.
+    unsent: Option<Request<RequestBody>>,
 }
 
 impl Attempts<'_> {
@@ -78,9 +89,9 @@ impl Attempts<'_> {
         request: Request<RequestBody>,
     ) -> Result<Response<Body>, Failure> {
         let endpoint = self.in_order(1).pop().ok_or_else(|| self.nobody())?;
-        match self.attempt(endpoint, request, false).await {
+        match self.attempt(endpoint, request, Reuse::Proven).await {
             Attempt::Answered(sent, work) => Ok(respond(sent, work, None).response),
-            Attempt::Failed(failure, _) => Err(failure),
+            Attempt::Failed(broken) => Err(broken.failure),
         }
     }
 
@@ -90,113 +101,108 @@ impl Attempts<'_> {
         story: &mut Story,
         deadline: Option<Instant>,
     ) -> Result<Answered, Failure> {
-        let most =
-            self.limits.retry.map_or(TRIES, |retry| TRIES.max(retry.attempts.saturating_add(1)));
+        let mut most = self.limits.retry.map_or(TRIES, |retry| retry.attempts.saturating_add(1));
         let mut order = self.in_order(most).into_iter();
         let mut endpoint = order.next().ok_or_else(|| self.nobody())?;
-        let mut request = request;
+        let mut repeated = Repeated::new(request, self.upgrade);
         let mut number = 1;
-        loop {
+        let mut last = None;
+        while let Some(request) = repeated.make() {
             story.attempt(number, endpoint);
-            let repeatable = self.is_repeatable(&request);
-            match self.attempt(endpoint, request, repeatable).await {
-                Attempt::Answered(sent, work) => match sent.again {
-                    Some(again) if number < most && self.is_retried(sent.status()) => {
-                        request = again
+            let attempt = self.attempt(endpoint, request, self.reuse(&repeated)).await;
+            let (ended, failure) = match attempt {
+                Attempt::Answered(sent, work) => {
+                    let again = self.is_retried(sent.status()) && number < most;
+                    if !(again && self.is_repeated(Ended::Answered, &repeated)) {
+                        return Ok(respond(sent, work, deadline));
                     }
-                    _ => return Ok(respond(sent, work, deadline)),
-                },
-                Attempt::Failed(failure, again) => match (story.received.broken(), again) {
-                    (Some(broken), _) => return Err(broken.into()),
-                    (None, Some(again)) if number < most => request = again,
-                    (None, _) => return Err(failure),
-                },
+                    (Ended::Answered, None)
+                }
+                Attempt::Failed(Broken { failure, ended, unsent }) => {
+                    if let Some(broken) = story.received.broken() {
+                        return Err(broken.into());
+                    }
+                    if let Some(unsent) = unsent {
+                        repeated.take_back(unsent);
+                    }
+                    (ended, Some(failure))
+                }
+            };
+            if ended == Ended::Stale && most < TRIES_WITH_STALE {
+                // Nobody was asked.
+                most += 1;
+            }
+            if let Some(failure) = failure {
+                if number >= most || !self.is_repeated(ended, &repeated) {
+                    return Err(failure);
+                }
+                last = Some(failure);
             }
             number += 1;
-            forward::attempt(request.headers_mut(), number);
+            forward::attempt(repeated.headers_mut(), number);
             if let Some(backoff) = self.limits.retry.and_then(|retry| retry.backoff) {
                 sleep_until(Instant::now() + backoff).await;
             }
             endpoint = order.next().unwrap_or(endpoint);
         }
+        Err(last.unwrap_or_else(|| self.nobody()))
     }
 
     async fn attempt(
         &self,
         endpoint: &Endpoint,
         request: Request<RequestBody>,
-        repeatable: bool,
+        reuse: Reuse,
     ) -> Attempt {
         let way = Way {
             client: self.client,
             endpoint,
             service: self.service.map(|service| &*service.key.hostname),
         };
-        let copied = request.body().is_empty() && !self.upgrade;
-        let again = copied.then(|| copy(&request));
         let began = Instant::now();
         let mut work = self.client.worker.loads.start(&endpoint.workload.uid, began);
-        let reuse = if repeatable { Reuse::Any } else { Reuse::Proven };
         let sending = send(way, self.version, self.upgrade, reuse, request);
         let sent = match self.limits.backend {
             None => sending.await,
             Some(limit) => match timeout(limit, sending).await {
                 Ok(sent) => sent,
                 Err(_) => {
-                    let again = again.filter(|_| repeatable && self.limits.retry.is_some());
-                    return Attempt::Failed(Failure::BackendTimeout(limit), again);
+                    let failure = Failure::BackendTimeout(limit);
+                    return Attempt::Failed(Broken { failure, ended: Ended::Late, unsent: None });
                 }
             },
         };
         match sent {
             Ok(sent) => {
                 work.connected(Some(began.elapsed()), Instant::now());
-                Attempt::Answered(Sent { again: again.filter(|_| repeatable), ..sent }, work)
+                Attempt::Answered(sent, work)
             }
-            Err(Failed { error: SendError::Connect(error), unsent, .. }) => {
-                work.failed(Instant::now());
-                Attempt::Failed(Failure::Connect(error), unsent)
-            }
-            Err(Failed { error: SendError::Http(error), unsent, .. }) if unsent.is_some() => {
-                Attempt::Failed(Failure::Closed(error), unsent)
-            }
-            Err(Failed { error: SendError::Http(error), reused, .. }) => {
-                self.unanswered(error, again, repeatable, reused)
+            Err(failed) => {
+                let broken = Broken::from(failed);
+                if matches!(broken.failure, Failure::Connect(_)) && broken.ended != Ended::Final {
+                    work.failed(Instant::now());
+                }
+                Attempt::Failed(broken)
             }
         }
     }
 
-    /// A connection that ended before an answer came.
-    fn unanswered(
-        &self,
-        error: hyper::Error,
-        again: Option<Request<RequestBody>>,
-        repeatable: bool,
-        reused: bool,
-    ) -> Attempt {
-        if error.is_parse() || error.is_parse_too_large() {
-            return Attempt::Failed(Failure::Protocol(error), None);
-        }
-        let source = std::error::Error::source(&error);
-        let stream = source.and_then(|source| source.downcast_ref::<h2::Error>());
-        let told = |what: fn(&h2::Error) -> bool| {
-            stream.is_some_and(|error| error.is_remote() && what(error))
+    /// A connection that rested may be closed just as it is used.
+    fn reuse(&self, repeated: &Repeated) -> Reuse {
+        let stale = Ended::Unknown { reused: true };
+        if self.is_repeated(stale, repeated) { Reuse::Any } else { Reuse::Proven }
+    }
+
+    /// Whether a request that ended so may be sent again, and can be.
+    fn is_repeated(&self, ended: Ended, repeated: &Repeated) -> bool {
+        let retry = self.limits.retry;
+        let terms = Terms {
+            idempotent: retry::is_idempotent(repeated.head().method()) && !self.upgrade,
+            opted_in: retry.is_some_and(|retry| retry.delivered) && !self.upgrade,
+            asked: retry.is_some(),
+            whole: repeated.is_whole(),
         };
-        // RFC 9113 §8.7: the stream was closed before anything was processed.
-        if told(|error| error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)) {
-            return Attempt::Failed(Failure::Closed(error), again);
-        }
-        // The other side may have closed a connection that rested, just as it was used; after GOAWAY
-        // h2 does not tell which of the requests were counted.
-        let ending = reused || told(h2::Error::is_go_away);
-        let again = again.filter(|_| repeatable && (ending || self.limits.retry.is_some()));
-        Attempt::Failed(Failure::DeliveryUnknown(error), again)
-    }
-
-    /// Whether a request that was delivered may be sent again, and can be.
-    fn is_repeatable(&self, request: &Request<RequestBody>) -> bool {
-        let allowed = self.limits.retry.is_some_and(|retry| retry.delivered);
-        request.body().is_empty() && !self.upgrade && (allowed || is_idempotent(request.method()))
+        matches!(retry::verdict(ended, terms), Verdict::Safe | Verdict::OptedIn)
     }
 
     fn is_retried(&self, status: StatusCode) -> bool {
@@ -233,20 +239,35 @@ fn respond(sent: Sent, work: InFlight, deadline: Option<Instant>) -> Answered {
     Answered { response, upgraded }
 }
 
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
+impl From<Failed> for Broken {
+    fn from(failed: Failed) -> Self {
+        let Failed { error, unsent, reused } = failed;
+        let (failure, ended) = match error {
+            SendError::Connect(error) if error.is_final() => {
+                (Failure::Connect(error), Ended::Final)
+            }
+            SendError::Connect(error) => (Failure::Connect(error), Ended::Undelivered),
+            SendError::Http(error) if unsent.is_some() && reused => {
+                (Failure::Closed(error), Ended::Stale)
+            }
+            SendError::Http(error) if unsent.is_some() || was_not_processed(&error) => {
+                (Failure::Closed(error), Ended::Undelivered)
+            }
+            SendError::Http(error) if error.is_parse() || error.is_parse_too_large() => {
+                (Failure::Protocol(error), Ended::Final)
+            }
+            SendError::Http(error) => (Failure::DeliveryUnknown(error), Ended::Unknown { reused }),
+        };
+        Self { failure, ended, unsent }
+    }
 }
 
-/// The same request; it has no body.
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// The other side says that it has not begun with the request: it reset its stream as refused
+/// (RFC 9113 §8.7), or went away before it came to it (§6.8; h2 ends no other streams for a GOAWAY).
+fn was_not_processed(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    source.and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        error.is_remote() && (refused || error.is_go_away())
+    })
 }

@@ -1,7 +1,7 @@
 //! Bodies: of requests on their way to an endpoint, and of responses on their way to a client.
 //!
-//! Invariants: nothing is kept beyond the frame that is on its way; an end that was cut short is an
-//! error, never an end.
+//! Invariants: an end that was cut short is an error, never an end.
+//! Not here: what is kept of a body so that it can be sent again (`replay`).
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::request::mirror::{Copied, Original};
+use crate::request::replay::Replay;
 use crate::upstream::Lease;
 
 /// Any reason why a body ends early.
@@ -31,6 +32,8 @@ pub(crate) enum RequestBody {
     Original(Box<Original>),
     /// A copy.
     Copied(Copied),
+    /// One of those, which can be sent again.
+    Replay(Replay<Self>),
 }
 
 impl RequestBody {
@@ -40,11 +43,6 @@ impl RequestBody {
             true => Self::Empty,
             false => Self::Client(body, received),
         }
-    }
-
-    /// Whether there is nothing to send.
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
     }
 }
 
@@ -65,6 +63,7 @@ impl http_body::Body for RequestBody {
             }
             Self::Original(body) => body.poll_frame(cx),
             Self::Copied(body) => body.poll_frame(cx),
+            Self::Replay(body) => body.poll_frame(cx),
         }
     }
 
@@ -74,6 +73,7 @@ impl http_body::Body for RequestBody {
             Self::Client(body, _) => body.is_end_stream(),
             Self::Original(body) => body.is_end_stream(),
             Self::Copied(_) => false,
+            Self::Replay(body) => body.is_end_stream(),
         }
     }
 
@@ -83,6 +83,7 @@ impl http_body::Body for RequestBody {
             Self::Client(body, _) => body.size_hint(),
             Self::Original(body) => body.size_hint(),
             Self::Copied(body) => body.size_hint(),
+            Self::Replay(body) => body.size_hint(),
         }
     }
 }

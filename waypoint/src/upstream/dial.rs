@@ -54,6 +54,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The answer would be the same anywhere: policy, or a target that is none (design D8).
+    pub(crate) fn is_final(&self) -> bool {
+        let last = |status: &StatusCode| matches!(status.as_u16(), 400 | 401);
+        matches!(self, Self::Status { status, .. } if last(status))
+    }
+}
+
 /// Where to, for whom.
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'a> {

@@ -82,8 +82,6 @@ pub(crate) struct Sent {
     pub(crate) lease: Option<Lease>,
     /// The rest of the connection, after 101.
     pub(crate) upgraded: Option<Upgraded>,
-    /// The request once more, where it may be repeated.
-    pub(crate) again: Option<Request<RequestBody>>,
 }
 
 impl Sent {
@@ -158,7 +156,7 @@ async fn send_http1(
             let limit = way.client.worker.config().upstream_idle_connections;
             let pool = Rc::downgrade(&connections.http1);
             let lease = Some(Lease(Lent::Http1 { pool, key, sender, limit }));
-            Ok(Sent { response, lease, upgraded: None, again: None })
+            Ok(Sent { response, lease, upgraded: None })
         }
         Err(mut failed) => {
             let unsent = failed.take_message();
@@ -216,7 +214,7 @@ async fn send_upgrade(way: Way<'_>, request: Request<RequestBody>) -> Result<Sen
         Ok(response) => {
             let switched = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
             let upgraded = switched.then(|| Upgraded::new(handed_over));
-            Ok(Sent { response, lease: None, upgraded, again: None })
+            Ok(Sent { response, lease: None, upgraded })
         }
         Err(mut error) => {
             let unsent = error.take_message();
@@ -245,7 +243,6 @@ async fn send_http2(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Re
             response,
             lease: Some(Lease(Lent::Http2 { _request: guard })),
             upgraded: None,
-            again: None,
         }),
         Err(mut failed) => {
             let unsent = failed.take_message();

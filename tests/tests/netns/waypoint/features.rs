@@ -151,6 +151,12 @@ fn retries() -> anyhow::Result<()> {
     ensure!(attempts(ask("/status/503"))? == "3", "an idempotent request is sent again, twice");
     ensure!(attempts(ask("/status/500"))? == "1", "another status is an answer");
     ensure!(attempts(ask("/status/503").method("POST"))? == "1", "a POST may have had an effect");
+    for (bytes, expected) in [(64 << 10, "3"), ((64 << 10) + 1, "1")] {
+        let put = ask("/status/503").method("PUT").body(&vec![b'x'; bytes]);
+        let seen = put.from(&scene.client)?.seen()?;
+        ensure!(seen.body_bytes == bytes, "{} of {bytes} bytes", seen.body_bytes);
+        ensure!(attempts(put)? == expected, "a body of {bytes} bytes, {expected} attempts");
+    }
     let allowed = http_route("retries", "echo", &rules).replace(
         "  name: retries\n",
         "  name: retries\n  annotations: {culvert.dev/retry-delivered: \"true\"}\n",

@@ -1,0 +1,3 @@
+//! What keeps requests going when endpoints do not. Pure: no I/O, no clock of its own.
+
+pub mod retry;
