@@ -6,8 +6,9 @@ use std::process::ExitCode;
 /// The proxies under test are this program in another role: they get the allocator of the shipped
 /// program.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: shared::allocator::Allocator = shared::allocator::Allocator;
 
 fn main() -> ExitCode {
+    shared::allocator::release_at_once();
     benches::latency::main()
 }

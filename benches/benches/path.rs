@@ -8,9 +8,10 @@ use tokio::runtime::Builder;
 use tokio::task::LocalSet;
 
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: shared::allocator::Allocator = shared::allocator::Allocator;
 
 fn round_trips(criterion: &mut Criterion) {
+    shared::allocator::release_at_once();
     let runtime = Builder::new_current_thread().enable_all().build().expect("an event loop");
     let local = LocalSet::new();
     let mut connection = local.block_on(&runtime, async {

@@ -14,8 +14,11 @@
 //! | [`chain`], [`size`] | errors in words; budgets for futures |
 //! | [`config`], [`process`] | what the operator wants; from the command line to the exit code |
 //! | [`telemetry`], [`admin`], [`ready`], [`drain`], [`workers`] | running the process |
+//! | `allocator` | memory that goes back to the system after bursts |
 
 pub mod admin;
+#[cfg(feature = "mimalloc")]
+pub mod allocator;
 pub mod authz;
 pub mod balance;
 pub mod chain;

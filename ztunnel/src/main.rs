@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-#[cfg(feature = "jemalloc")]
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: shared::allocator::Allocator = shared::allocator::Allocator;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "mimalloc")]
+    shared::allocator::release_at_once();
     ztunnel::app::main()
 }
