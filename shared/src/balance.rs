@@ -12,5 +12,5 @@ mod loads;
 mod locality;
 
 pub use candidates::{Candidate, Host, Wanted, candidates, host};
-pub use loads::{Config, InFlight, Loads};
+pub use loads::{Config, InFlight, Loads, is_nobody_there};
 pub use locality::{preferred, rank};

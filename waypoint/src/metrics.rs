@@ -3,6 +3,8 @@
 //! Not here: names and text (`shared::telemetry`), causes (`outcome`).
 //! Source: spec L7 §5.1, §5.3.
 
+mod repetitions;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 
@@ -11,6 +13,8 @@ use shared::mesh::{Service, Workload};
 use shared::telemetry::access::{Bytes, Direction, End, Failure, Record, RequestRecord, Side};
 use shared::telemetry::requests::{Labels, Measured};
 use shared::telemetry::traffic::{self, Party, Security};
+
+pub use self::repetitions::{Repetition, Repetitions};
 
 use crate::node::OnWorker;
 use crate::outcome::Outcome;

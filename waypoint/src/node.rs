@@ -16,7 +16,10 @@ use shared::mesh::{Mesh, Reader, Workload};
 use shared::telemetry::requests::{self, Requests};
 use shared::telemetry::{access, traffic};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::metrics::Repetitions;
+use crate::resilience::budget::Budgets;
 use crate::router::Router;
 use crate::upstream::Upstream;
 
@@ -105,6 +108,8 @@ pub struct Node {
     pub certificates: CertStore,
     /// Counters of requests.
     pub requests: Requests,
+    /// Counters of requests that were sent again, or not.
+    pub repetitions: Repetitions,
     /// Counters of what is not HTTP.
     pub traffic: traffic::Traffic,
     /// Where finished requests and connections are told.
@@ -121,6 +126,8 @@ pub struct OnWorker {
     pub router: Router,
     /// Connections to endpoints.
     pub upstream: Upstream,
+    /// How many requests may be sent again.
+    pub budgets: Budgets,
     /// Counters of requests.
     pub requests: requests::OnWorker,
     /// Counters of what is not HTTP.
@@ -160,6 +167,7 @@ impl OnWorker {
             loads: Loads::default(),
             router: Router::default(),
             upstream: Upstream::new(&node.config),
+            budgets: Budgets::default(),
             requests: node.requests.on_worker(),
             traffic: node.traffic.on_worker(),
             node,
@@ -182,5 +190,6 @@ async fn keep_tidy(part: std::rc::Weak<OnWorker>) {
         part.requests.flush();
         part.traffic.flush();
         part.upstream.sweep(&part.node.mesh.load());
+        part.budgets.sweep(Instant::now());
     }
 }

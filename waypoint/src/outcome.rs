@@ -104,6 +104,8 @@ outcomes! {
     UPSTREAM_REFUSED, Upstream, "UF", 503;
     UPSTREAM_CLOSED, Upstream, "UC", 503;
     DELIVERY_UNKNOWN, Upstream, "UC", 503;
+    RETRIES_EXHAUSTED, Upstream, "URX", 503;
+    RETRY_BUDGET_EXHAUSTED, Upstream, "UO", 503;
     UPSTREAM_PROTOCOL, Upstream, "UPE", 502;
     UPSTREAM_CUT, Upstream, "UC", 0;
     REQUEST_TIMEOUT, Upstream, "UT", 504;
@@ -183,6 +185,7 @@ impl From<&Failure> for Outcome {
             Failure::Connect(error) => Self::from(error),
             Failure::Closed(_) => Self::UPSTREAM_CLOSED,
             Failure::DeliveryUnknown(_) => Self::DELIVERY_UNKNOWN,
+            Failure::BudgetExhausted(_) => Self::RETRY_BUDGET_EXHAUSTED,
             Failure::Protocol(_) | Failure::Switched => Self::UPSTREAM_PROTOCOL,
             Failure::RequestTimeout(_) => Self::REQUEST_TIMEOUT,
             Failure::BackendTimeout(_) => Self::BACKEND_TIMEOUT,

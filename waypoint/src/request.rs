@@ -4,7 +4,7 @@
 //! → filters of the response → told when the body has ended
 //!
 //! Invariants: one snapshot of the mesh per request; every request is answered exactly once and told
-//! exactly once; nothing of a body is kept beyond what is on its way.
+//! exactly once; nothing of a body is kept beyond what is needed to send it again.
 //! Source: spec L7 §1.8, §1.11, §2.
 
 mod admit;
@@ -17,6 +17,7 @@ mod path;
 mod replay;
 mod session;
 mod told;
+mod tries;
 mod websocket;
 
 use std::rc::Rc;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use shared::mesh::{AppProtocol, Mesh, Retry, Service, ServiceKey};
 
@@ -35,6 +36,7 @@ pub(crate) use self::told::{Story, Told};
 
 use self::admit::Upgrade;
 use self::attempt::Attempts;
+use crate::resilience::deadline;
 use crate::respond;
 use crate::router::{Backend, Choice, Matched, Routed, Rule};
 use crate::tunnel::http::Switch;
@@ -108,7 +110,7 @@ async fn answer(
         service: destination.service,
         version,
         upgrade: upgrade.is_some(),
-        limits: Limits::of(matched.as_ref().map(|matched| matched.rule)),
+        limits: Limits::of(matched.as_ref().map(|matched| matched.rule), &parts.headers),
     };
     let sent = attempts.run(Request::from_parts(parts, body), story).await?;
     let mut response = sent.response;
@@ -149,20 +151,30 @@ struct Destination<'t> {
 /// How long and how often.
 #[derive(Debug, Clone, Copy, Default)]
 struct Limits<'t> {
-    /// From the head to the end of the response.
+    /// From the head to the end of the response: the route's, or what the caller leaves.
     request: Option<Duration>,
     /// One attempt.
     backend: Option<Duration>,
     /// What the route asks to repeat.
     retry: Option<&'t Retry>,
+    /// Attempts that hops before this one have made in vain.
+    earlier: u32,
+    /// Whether it is gRPC, which has a header of its own for its deadline.
+    is_grpc: bool,
 }
 
 impl<'t> Limits<'t> {
-    fn of(rule: Option<&'t Rule>) -> Self {
-        let Some(rule) = rule else { return Self::default() };
-        let timeouts = &rule.timeouts;
-        let (request, backend) = (timeouts.request, timeouts.backend_request);
-        Self { request, backend, retry: rule.retry.as_deref() }
+    fn of(rule: Option<&'t Rule>, headers: &HeaderMap) -> Self {
+        let is_grpc = told::is_grpc(headers);
+        let timeouts = rule.map(|rule| rule.timeouts).unwrap_or_default();
+        let left = deadline::left_by_caller(headers, is_grpc);
+        Self {
+            request: [timeouts.request, left].into_iter().flatten().min(),
+            backend: timeouts.backend_request,
+            retry: rule.and_then(|rule| rule.retry.as_deref()),
+            earlier: tries::earlier(headers),
+            is_grpc,
+        }
     }
 }
 

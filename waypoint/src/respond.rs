@@ -12,7 +12,8 @@ use crate::outcome::Outcome;
 use crate::request::{Body, Failure, Story};
 use crate::router::Matched;
 
-const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// RFC 9209: what an answer has to do with a proxy.
+pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -108,7 +109,8 @@ fn percent_encoded(text: &str) -> String {
     encoded
 }
 
-fn proxy_status(outcome: Outcome) -> HeaderValue {
+/// The cause, as a value of [`PROXY_STATUS`].
+pub(crate) fn proxy_status(outcome: Outcome) -> HeaderValue {
     let text = format!("culvert; details={}", outcome.code());
     HeaderValue::try_from(text).expect("codes are ASCII")
 }

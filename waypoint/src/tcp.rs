@@ -148,7 +148,10 @@ pub(crate) async fn connect(
             }
             Err(error) if error.is_final() => return Err(Failure::Connect(error)),
             Err(error) => {
-                work.failed(Instant::now());
+                match error.is_gone() {
+                    true => work.gone(Instant::now()),
+                    false => work.failed(Instant::now()),
+                }
                 failure = Failure::Connect(error);
             }
         }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use shared::assert_size;
+use shared::balance::is_nobody_there;
 use shared::chain::Chain;
 use shared::hbone;
 use shared::telemetry::access::Direction;
@@ -71,6 +72,14 @@ pub enum Error {
         /// Why, in its words.
         cause: Option<Box<str>>,
     },
+}
+
+impl Error {
+    /// Nobody is at the destination's address any more: it need not be asked again for a while.
+    fn is_gone(&self) -> bool {
+        let Self::Dial(error) = self else { return false };
+        matches!(&**error, dial::Error::Connect(error) if is_nobody_there(error))
+    }
 }
 
 fn named(cause: &Option<Box<str>>) -> String {

@@ -108,6 +108,12 @@ impl Load {
         }
     }
 
+    /// Nobody is there: as many failures as it takes.
+    pub(super) fn gone(&mut self, now: Instant, config: &Config) {
+        self.failures = self.failures.max(config.failures_to_eject.saturating_sub(1));
+        self.failed(now, config);
+    }
+
     /// Connections begun lately.
     fn recent(&self, now: Instant, config: &Config) -> f64 {
         self.recent * (-seconds(self.begun, now) / config.recent.as_secs_f64()).exp()

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -87,6 +88,11 @@ impl InFlight {
     /// The connection could not be made.
     pub fn failed(mut self, now: Instant) {
         self.settle(|load, config| load.failed(now, config));
+    }
+
+    /// Nobody is at its address any more: it is ejected at once.
+    pub fn gone(mut self, now: Instant) {
+        self.settle(|load, config| load.gone(now, config));
     }
 
     fn settle(&mut self, tell: impl FnOnce(&mut Load, &Config)) {
@@ -209,6 +215,14 @@ impl Loads {
         let second_wins = other.is_better(capacity(second), against, now, &self.config);
         Some(if second_wins { second } else { first })
     }
+}
+
+/// Whether a connect that failed so says that nobody is at the address, rather than that somebody is
+/// busy or the network slow.
+#[must_use]
+pub fn is_nobody_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
 /// A random index below `count`, in proportion to its weight; none when all weights are zero.

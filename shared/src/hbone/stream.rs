@@ -82,12 +82,16 @@ impl Drop for Stream {
     }
 }
 
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl Stream {
+    /// As [`AsyncRead::poll_read`], with the error as it is.
+    ///
+    /// # Errors
+    /// See [`Stream::poll_recv`].
+    pub fn poll_read_into(
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), StreamError>> {
         let Some(mut payload) = ready!(self.poll_recv(cx))? else { return Poll::Ready(Ok(())) };
         let count = payload.len().min(buffer.remaining());
         buffer.put_slice(&payload[..count]);
@@ -98,6 +102,16 @@ impl AsyncRead for Stream {
         }
         state.consumed(self.id, count);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_read_into(cx, buffer).map_err(io::Error::from)
     }
 }
 

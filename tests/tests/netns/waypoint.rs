@@ -15,6 +15,7 @@ mod lab;
 mod lifecycle;
 mod mesh_profile;
 mod protocols;
+mod retries;
 pub(crate) mod scene;
 mod trailers;
 mod upgrade;
@@ -44,6 +45,7 @@ pub(crate) fn cases() -> Vec<Case> {
         mesh_profile::redirect::CASES,
         mesh_profile::split::CASES,
         endpoints::CASES,
+        retries::CASES,
         ends::CASES,
         trailers::CASES,
     ]

@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
+use crate::metrics::Repetitions;
 use crate::node::{self, Node};
 
 /// Tunnels that wait to be accepted.
@@ -72,6 +73,7 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
         pod: config.pod.clone(),
         certificates,
         requests: Requests::new(&registry).map_err(Failure::Metrics)?,
+        repetitions: Repetitions::new(&registry).map_err(Failure::Metrics)?,
         traffic: Traffic::new(&registry).map_err(Failure::Metrics)?,
         access: log.access.clone(),
     });

@@ -1,31 +1,30 @@
 //! From a request to an answer: endpoints in order of load, tried until one answers.
 //!
-//! Invariants: what was not sent may go to another endpoint, at most three; what may have been
-//! delivered is repeated only if its method is idempotent or the route's owner allowed it; a request
-//! that must not be repeated has one answer, `DELIVERY_UNKNOWN`.
-//! Source: design D8; RFC 9110 §9.2.2; Gateway API GEP-1731, GEP-1742.
+//! Invariants: each attempt goes to another endpoint while there is one; a request that must not be
+//! repeated has one answer, `DELIVERY_UNKNOWN`.
+//! Not here: whether there is another attempt (`tries`, `resilience::retry`).
+//! Source: design D8; Gateway API GEP-1731, GEP-1742.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use shared::balance::InFlight;
 use shared::mesh::Service;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::metrics::Repetition;
+use crate::outcome::Outcome;
 use crate::request::body::{Body, RequestBody, Upstream};
 use crate::request::replay::Repeated;
-use crate::request::{Failure, Limits, Story, forward};
-use crate::resilience::retry::{self, Ended, Terms, Verdict};
+use crate::request::tries::{Next, Tries};
+use crate::request::{Failure, Limits, Story};
+use crate::resilience::budget::{Allowance, Budget};
+use crate::resilience::retry::{self, Ended};
 use crate::tunnel::Client;
 use crate::upstream::{Endpoint, Failed, Reuse, SendError, Sent, Upgraded, Version, Way, send};
-
-/// Design D8: endpoints tried for what was not delivered, unless the route says how many.
-const TRIES: u32 = 3;
-/// The same with connections that had been closed while they rested.
-const TRIES_WITH_STALE: u32 = 6;
 
 /// A request's ways.
 pub(super) struct Attempts<'a> {
@@ -101,22 +100,28 @@ impl Attempts<'_> {
         story: &mut Story,
         deadline: Option<Instant>,
     ) -> Result<Answered, Failure> {
-        let mut most = self.limits.retry.map_or(TRIES, |retry| retry.attempts.saturating_add(1));
-        let mut order = self.in_order(most).into_iter();
+        let mut tries = Tries::new(self, deadline);
+        let mut order = self.in_order(tries.most()).into_iter();
         let mut endpoint = order.next().ok_or_else(|| self.nobody())?;
         let mut repeated = Repeated::new(request, self.upgrade);
-        let mut number = 1;
-        let mut last = None;
+        tries.announce(repeated.headers_mut());
         while let Some(request) = repeated.make() {
-            story.attempt(number, endpoint);
-            let attempt = self.attempt(endpoint, request, self.reuse(&repeated)).await;
-            let (ended, failure) = match attempt {
+            story.attempt(tries.number(), endpoint);
+            let reuse = tries.reuse(&repeated);
+            let next = match self.attempt(endpoint, request, reuse).await {
                 Attempt::Answered(sent, work) => {
-                    let again = self.is_retried(sent.status()) && number < most;
-                    if !(again && self.is_repeated(Ended::Answered, &repeated)) {
-                        return Ok(respond(sent, work, deadline));
+                    let next = match retry::ended(&sent.response, self.limits.retry) {
+                        None => return Ok(respond(sent, work, deadline)),
+                        Some(ended) => tries.next(ended, &repeated, sent.response.headers()),
+                    };
+                    if let Next::Stop(why) = next {
+                        let mut answered = respond(sent, work, deadline);
+                        if let Some(why) = why {
+                            story.pass_on(why, &mut answered.response);
+                        }
+                        return Ok(answered);
                     }
-                    (Ended::Answered, None)
+                    next
                 }
                 Attempt::Failed(Broken { failure, ended, unsent }) => {
                     if let Some(broken) = story.received.broken() {
@@ -125,27 +130,25 @@ impl Attempts<'_> {
                     if let Some(unsent) = unsent {
                         repeated.take_back(unsent);
                     }
-                    (ended, Some(failure))
+                    match tries.next(ended, &repeated, &HeaderMap::new()) {
+                        Next::Stop(Some(Outcome::RETRY_BUDGET_EXHAUSTED)) => {
+                            return Err(Failure::BudgetExhausted(failure.into()));
+                        }
+                        Next::Stop(_) => return Err(failure),
+                        next @ Next::After(_) => next,
+                    }
                 }
             };
-            if ended == Ended::Stale && most < TRIES_WITH_STALE {
-                // Nobody was asked.
-                most += 1;
+            if let Next::After(wait) = next
+                && !wait.is_zero()
+            {
+                sleep(wait).await;
             }
-            if let Some(failure) = failure {
-                if number >= most || !self.is_repeated(ended, &repeated) {
-                    return Err(failure);
-                }
-                last = Some(failure);
-            }
-            number += 1;
-            forward::attempt(repeated.headers_mut(), number);
-            if let Some(backoff) = self.limits.retry.and_then(|retry| retry.backoff) {
-                sleep_until(Instant::now() + backoff).await;
-            }
+            tries.announce(repeated.headers_mut());
             endpoint = order.next().unwrap_or(endpoint);
         }
-        Err(last.unwrap_or_else(|| self.nobody()))
+        // Only what is whole is tried again.
+        Err(self.nobody())
     }
 
     async fn attempt(
@@ -179,34 +182,32 @@ impl Attempts<'_> {
             }
             Err(failed) => {
                 let broken = Broken::from(failed);
-                if matches!(broken.failure, Failure::Connect(_)) && broken.ended != Ended::Final {
-                    work.failed(Instant::now());
+                match &broken.failure {
+                    Failure::Connect(error) if error.is_final() => {}
+                    Failure::Connect(error) if error.is_gone() => work.gone(Instant::now()),
+                    Failure::Connect(_) => work.failed(Instant::now()),
+                    _ => {}
                 }
                 Attempt::Failed(broken)
             }
         }
     }
 
-    /// A connection that rested may be closed just as it is used.
-    fn reuse(&self, repeated: &Repeated) -> Reuse {
-        let stale = Ended::Unknown { reused: true };
-        if self.is_repeated(stale, repeated) { Reuse::Any } else { Reuse::Proven }
+    /// The budget of the destination; none where no service is meant, and there is one endpoint.
+    pub(super) fn with_budget<T>(
+        &self,
+        use_it: impl FnOnce(&mut Budget, &Allowance, Instant) -> T,
+    ) -> Option<T> {
+        let service = self.service?;
+        let budgets = &self.client.worker.budgets;
+        Some(budgets.lend(&service.key, Allowance::default(), |budget, allowance| {
+            use_it(budget, allowance, Instant::now())
+        }))
     }
 
-    /// Whether a request that ended so may be sent again, and can be.
-    fn is_repeated(&self, ended: Ended, repeated: &Repeated) -> bool {
-        let retry = self.limits.retry;
-        let terms = Terms {
-            idempotent: retry::is_idempotent(repeated.head().method()) && !self.upgrade,
-            opted_in: retry.is_some_and(|retry| retry.delivered) && !self.upgrade,
-            asked: retry.is_some(),
-            whole: repeated.is_whole(),
-        };
-        matches!(retry::verdict(ended, terms), Verdict::Safe | Verdict::OptedIn)
-    }
-
-    fn is_retried(&self, status: StatusCode) -> bool {
-        self.limits.retry.is_some_and(|retry| retry.codes.contains(&status.as_u16()))
+    /// Counts what became of a repetition.
+    pub(super) fn count(&self, repetition: Repetition) {
+        self.client.worker.node.repetitions.count(repetition, self.service.map(Arc::as_ref));
     }
 
     fn in_order(&self, most: u32) -> Vec<&Endpoint> {
@@ -214,7 +215,7 @@ impl Attempts<'_> {
         let loads = &self.client.worker.loads;
         let (first, others): (Vec<_>, Vec<_>) =
             self.endpoints.iter().partition(|one| Some(one.address) == self.first);
-        let most = most as usize;
+        let most = self.endpoints.len().min(most as usize);
         let others =
             loads.order(others, |one: &&Endpoint| &one.workload, most, random, Instant::now());
         [first, others].concat()
@@ -241,7 +242,7 @@ fn respond(sent: Sent, work: InFlight, deadline: Option<Instant>) -> Answered {
 
 impl From<Failed> for Broken {
     fn from(failed: Failed) -> Self {
-        let Failed { error, unsent, reused } = failed;
+        let Failed { error, unsent, reused, undelivered } = failed;
         let (failure, ended) = match error {
             SendError::Connect(error) if error.is_final() => {
                 (Failure::Connect(error), Ended::Final)
@@ -250,7 +251,9 @@ impl From<Failed> for Broken {
             SendError::Http(error) if unsent.is_some() && reused => {
                 (Failure::Closed(error), Ended::Stale)
             }
-            SendError::Http(error) if unsent.is_some() || was_not_processed(&error) => {
+            SendError::Http(error)
+                if unsent.is_some() || undelivered || was_not_processed(&error) =>
+            {
                 (Failure::Closed(error), Ended::Undelivered)
             }
             SendError::Http(error) if error.is_parse() || error.is_parse_too_large() => {

@@ -46,14 +46,17 @@ pub enum Failure {
     /// The endpoint closed the connection, and may have acted on the request.
     #[error("upstream closed the connection after it may have received the request: {}", Chain(.0))]
     DeliveryUnknown(#[source] hyper::Error),
+    /// It failed so, and too many requests were sent again lately.
+    #[error("retry budget is exhausted: {0}")]
+    BudgetExhausted(Box<Self>),
     /// The endpoint answered something that is no HTTP, or too much of it.
     #[error("upstream protocol error: {}", Chain(.0))]
     Protocol(#[source] hyper::Error),
     /// The endpoint switched to a protocol that nobody asked for.
     #[error("upstream switched protocols without being asked")]
     Switched,
-    /// `timeouts.request` passed.
-    #[error("no complete response within {0:?} (timeouts.request)")]
+    /// `timeouts.request` passed, or what the caller left.
+    #[error("no complete response within {0:?} (timeouts.request, or the caller's deadline)")]
     RequestTimeout(Duration),
     /// `timeouts.backendRequest` passed.
     #[error("endpoint did not answer within {0:?} (timeouts.backendRequest)")]

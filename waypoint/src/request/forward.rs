@@ -16,7 +16,6 @@ use crate::upstream::Version;
 
 /// `x-request-id`: the same on every hop, made where it is missing.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -38,7 +37,6 @@ pub(super) fn to_upstream(parts: &mut Parts, version: Version, upgrade: bool) {
     if !parts.headers.contains_key(FORWARDED_PROTO) {
         parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    parts.headers.insert(ATTEMPT_COUNT, HeaderValue::from_static("1"));
     if upgrade {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -60,11 +58,6 @@ pub(super) fn to_upstream(parts: &mut Parts, version: Version, upgrade: bool) {
     }
     // Every part was one of a URI already.
     parts.uri = Uri::from_parts(uri).unwrap_or_default();
-}
-
-/// Numbers the attempt.
-pub(super) fn attempt(headers: &mut HeaderMap, number: u32) {
-    headers.insert(ATTEMPT_COUNT, HeaderValue::from(number));
 }
 
 /// Makes a response ready for the client.

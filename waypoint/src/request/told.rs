@@ -18,6 +18,7 @@ use crate::metrics;
 use crate::outcome::Outcome;
 use crate::request::body::{Body, Error, Received};
 use crate::request::{Failure, forward};
+use crate::respond::{self, PROXY_STATUS};
 use crate::router::Rule;
 use crate::tunnel::Client;
 use crate::upstream::Endpoint;
@@ -95,6 +96,13 @@ impl Story {
     /// The answer is ours.
     pub(crate) fn fail(&mut self, outcome: Outcome, failure: &Failure) {
         self.failure = Some((outcome, failure.to_string()));
+    }
+
+    /// The answer is an endpoint's, and the last of several, or the only one that there may be.
+    pub(super) fn pass_on<B>(&mut self, why: Outcome, response: &mut Response<B>) {
+        let text = format!("{} was the last answer", response.status());
+        self.failure = Some((why, text));
+        response.headers_mut().append(PROXY_STATUS, respond::proxy_status(why));
     }
 
     /// Tells the request when the body of its response has ended.

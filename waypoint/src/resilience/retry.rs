@@ -4,7 +4,15 @@
 //! route's owner allowed it; what was not delivered is repeated whatever its method.
 //! Source: design D8; RFC 9110 §9.2.2; Gateway API GEP-1731.
 
-use http::Method;
+use http::{HeaderName, Method, Response};
+use shared::mesh::Retry;
+
+/// gRPC's CANCELLED and UNAVAILABLE: Istio repeats them with any `retry`.
+const GRPC_RETRIED: [&[u8]; 2] = [b"1", b"14"];
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// How [`PROXY_STATUS`] begins when a hop like this one has given up.
+const OURS: &[u8] = b"culvert;";
 
 /// How an attempt ended that gave no answer to pass on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +80,23 @@ pub fn verdict(ended: Ended, terms: Terms) -> Verdict {
     }
 }
 
+/// How an attempt ended that was answered so; none for an answer to pass on.
+///
+/// A hop nearer to the failure that has given up is not asked again: with each hop that repeats what
+/// the next one has repeated, attempts would multiply.
+#[must_use]
+pub fn ended<B>(response: &Response<B>, retry: Option<&Retry>) -> Option<Ended> {
+    let retry = retry?;
+    let headers = response.headers();
+    let says = |name, is: &dyn Fn(&[u8]) -> bool| {
+        headers.get(name).is_some_and(|value: &http::HeaderValue| is(value.as_bytes()))
+    };
+    let is_retried = retry.codes.contains(&response.status().as_u16())
+        || says(GRPC_STATUS, &|status| GRPC_RETRIED.contains(&status));
+    let given_up = says(PROXY_STATUS, &|status| status.starts_with(OURS));
+    (is_retried && !given_up).then_some(Ended::Answered)
+}
+
 /// RFC 9110 §9.2.2.
 #[must_use]
 pub fn is_idempotent(method: &Method) -> bool {
@@ -87,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    fn ended() -> impl Strategy<Value = Ended> {
+    fn any_end() -> impl Strategy<Value = Ended> {
         prop_oneof![
             Just(Ended::Undelivered),
             Just(Ended::Stale),
@@ -98,7 +123,7 @@ mod tests {
         ]
     }
 
-    fn terms() -> impl Strategy<Value = Terms> {
+    fn any_terms() -> impl Strategy<Value = Terms> {
         any::<[bool; 4]>().prop_map(|[idempotent, opted_in, asked, whole]| Terms {
             idempotent,
             opted_in,
@@ -111,8 +136,8 @@ mod tests {
         /// D8: nothing runs twice unless that is harmless or allowed.
         #[test]
         fn nothing_that_may_have_been_delivered_is_repeated_without_leave(
-            ended in ended(),
-            terms in terms(),
+            ended in any_end(),
+            terms in any_terms(),
         ) {
             let undelivered = matches!(ended, Ended::Undelivered | Ended::Stale);
             match verdict(ended, terms) {
@@ -125,11 +150,31 @@ mod tests {
         }
 
         #[test]
-        fn what_was_not_delivered_is_repeated_whatever_it_is(terms in terms()) {
+        fn what_was_not_delivered_is_repeated_whatever_it_is(terms in any_terms()) {
             let terms = Terms { whole: true, ..terms };
             prop_assert_eq!(verdict(Ended::Undelivered, terms), Verdict::Safe);
             prop_assert_eq!(verdict(Ended::Stale, terms), Verdict::Safe);
         }
+    }
+
+    #[test]
+    fn answers_that_the_route_names_are_repeated_unless_a_nearer_hop_gave_up() {
+        let retry = Retry { codes: [503].into(), attempts: 2, backoff: None, delivered: false };
+        let answer = |status: u16, header: Option<(&str, &str)>| {
+            let builder = Response::builder().status(status);
+            let builder =
+                header.into_iter().fold(builder, |all, (name, value)| all.header(name, value));
+            ended(&builder.body(()).unwrap(), Some(&retry))
+        };
+        assert_eq!(answer(503, None), Some(Ended::Answered));
+        assert_eq!(answer(503, Some(("proxy-status", "other; details=x"))), Some(Ended::Answered));
+        assert_eq!(answer(503, Some(("proxy-status", "culvert; details=UPSTREAM_CLOSED"))), None);
+        assert_eq!(answer(500, None), None);
+        for (status, expected) in [("14", true), ("1", true), ("0", false), ("4", false)] {
+            let repeated = answer(200, Some(("grpc-status", status))).is_some();
+            assert_eq!(repeated, expected, "grpc-status {status}");
+        }
+        assert_eq!(ended(&Response::new(()), None), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use shared::balance::is_nobody_there;
 use shared::chain::Chain;
 use shared::hbone::{self, OpenError, Request};
 use shared::headers::{BAGGAGE, Baggage, FORWARDED, Forwarded, TRACEPARENT, TraceParent, cause};
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::node::OnWorker;
 use crate::tunnel::Client;
+use crate::upstream::io::Mark;
 use crate::upstream::{Endpoint, HBONE_PORT, Io, TunnelKey};
 
 /// Tells a gateway that a waypoint was passed already.
@@ -59,6 +61,15 @@ impl Error {
     pub(crate) fn is_final(&self) -> bool {
         let last = |status: &StatusCode| matches!(status.as_u16(), 400 | 401);
         matches!(self, Self::Status { status, .. } if last(status))
+    }
+
+    /// Nobody is at the endpoint's address any more: it need not be asked again for a while.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.is_gone(),
+            Self::Connect(error) => is_nobody_there(error),
+            _ => false,
+        }
     }
 }
 
@@ -106,7 +117,7 @@ pub(crate) async fn connect(way: Way<'_>) -> Result<Io, Error> {
         let cause = cause(&opened.response.headers).map(Into::into);
         return Err(Error::Status { status: opened.response.status, cause });
     }
-    Ok(Io::Tunnel(opened.stream))
+    Ok(Io::Tunnel(opened.stream, Mark::default()))
 }
 
 async fn dial(worker: Rc<OnWorker>, key: TunnelKey) -> Result<(tls::Stream, PeerId), Error> {

@@ -1,10 +1,12 @@
 //! The byte stream to an application: a tunnel's, or a plain one.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use shared::hbone::Stream;
+use shared::hbone::{Reason, Stream, StreamError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -12,9 +14,38 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(crate) enum Io {
     /// Through its proxy.
-    Tunnel(Stream),
+    Tunnel(Stream, Mark),
     /// To an application outside the mesh.
     Plain(TcpStream),
+}
+
+/// Whether the application's proxy has said that the application took no byte of a stream
+/// (design D8). Only a tunnel can say it, whose other end has proved to be the workload that is meant.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mark(Rc<Cell<bool>>);
+
+impl Mark {
+    /// Nothing was delivered, of whatever was sent.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.get()
+    }
+
+    fn note<T>(&self, polled: Poll<Result<T, StreamError>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(StreamError::Reset(Reason::REFUSED_STREAM))) = &polled {
+            self.0.set(true);
+        }
+        polled.map_err(io::Error::from)
+    }
+}
+
+impl Io {
+    /// What is told of its delivery, also when the stream itself is gone.
+    pub(crate) fn mark(&self) -> Mark {
+        match self {
+            Self::Tunnel(_, mark) => mark.clone(),
+            Self::Plain(_) => Mark::default(),
+        }
+    }
 }
 
 impl AsyncRead for Io {
@@ -24,7 +55,10 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tunnel(stream, mark) => {
+                let read = stream.poll_read_into(cx, buffer);
+                mark.note(read)
+            }
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
         }
     }
@@ -37,22 +71,73 @@ impl AsyncWrite for Io {
         payload: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, payload),
+            Self::Tunnel(stream, mark) => mark.note(stream.poll_send(cx, payload)),
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, payload),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunnel(stream, _) => Pin::new(stream).poll_flush(cx),
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use shared::hbone::{Config, Plain, Request, Server, client};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+
+    /// A tunnel whose other end resets the first stream with `reason`, after it has heard `heard`.
+    async fn reset(reason: Reason, heard: &'static [u8]) -> (io::Error, Mark) {
+        let (near, far) = duplex(1 << 16);
+        let (client, driver) = client(Plain(near), Config::client());
+        spawn_local(driver);
+        spawn_local(async move {
+            let mut server = Server::new(Plain(far), Config::server());
+            let incoming = server.accept().await.unwrap().unwrap();
+            let mut stream = incoming.accept(&HeaderMap::new());
+            let mut payload = vec![0; heard.len()];
+            spawn_local(async move {
+                stream.read_exact(&mut payload).await.unwrap();
+                stream.reset(reason);
+            });
+            while server.accept().await.is_some() {}
+        });
+        let request = Request { authority: "10.0.0.1:80".into(), headers: HeaderMap::new() };
+        let (_, stream) = client.open(&request).await.unwrap();
+        let mut io = Io::Tunnel(stream, Mark::default());
+        let mark = io.mark();
+        io.write_all(heard).await.unwrap();
+        (io.read_u8().await.unwrap_err(), mark)
+    }
+
+    #[tokio::test]
+    async fn only_the_proxys_word_says_that_nothing_was_delivered() {
+        LocalSet::new()
+            .run_until(async {
+                for (reason, expected) in [
+                    (Reason::REFUSED_STREAM, true),
+                    (Reason::CANCEL, false),
+                    (Reason::INTERNAL_ERROR, false),
+                    (Reason::NO_ERROR, false),
+                ] {
+                    let (_, mark) = reset(reason, b"hello").await;
+                    assert_eq!(mark.is_set(), expected, "{reason}");
+                }
+            })
+            .await;
     }
 }

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use crate::node::Config;
 use crate::request::RequestBody;
+use crate::upstream::io::Mark;
 use crate::upstream::resting::{Resting, Reuse};
 use crate::upstream::{Error, LocalExecutor, Upgraded, Version, Way, connect};
 
@@ -41,6 +42,7 @@ type Http1 = Resting<http1::SendRequest<RequestBody>>;
 /// An HTTP/2 connection.
 struct Shared {
     sender: http2::SendRequest<RequestBody>,
+    mark: Mark,
     requests: Cell<usize>,
     used: Cell<Instant>,
 }
@@ -84,13 +86,6 @@ pub(crate) struct Sent {
     pub(crate) upgraded: Option<Upgraded>,
 }
 
-impl Sent {
-    /// The status of the response.
-    pub(crate) fn status(&self) -> http::StatusCode {
-        self.response.status()
-    }
-}
-
 /// A request that was not answered.
 #[derive(Debug)]
 pub(crate) struct Failed {
@@ -99,6 +94,21 @@ pub(crate) struct Failed {
     pub(crate) unsent: Option<Request<RequestBody>>,
     /// Whether the connection had carried a request before.
     pub(crate) reused: bool,
+    /// Whether the endpoint's proxy says that nothing on the connection was delivered.
+    pub(crate) undelivered: bool,
+}
+
+impl Failed {
+    fn unsent(error: SendError, request: Request<RequestBody>, reused: bool) -> Self {
+        Self { error, unsent: Some(request), reused, undelivered: false }
+    }
+
+    /// HTTP failed on a connection that was marked so.
+    fn on(mut failed: TrySendError<Request<RequestBody>>, reused: bool, mark: &Mark) -> Self {
+        let unsent = failed.take_message();
+        let error = SendError::Http(failed.into_error());
+        Self { error, unsent, reused, undelivered: mark.is_set() }
+    }
 }
 
 /// Why there is no answer.
@@ -144,11 +154,12 @@ async fn send_http1(
     let connections = &way.client.worker.upstream.pool;
     let rested = connections.http1.take(&key, reuse);
     let reused = rested.is_some();
-    let mut sender = match rested {
-        Some(sender) => sender,
+    let (mut sender, mark) = match rested {
+        // Much was delivered on it already.
+        Some(sender) => (sender, Mark::default()),
         None => match connect_http1(way).await {
-            Ok(sender) => sender,
-            Err(error) => return Err(Failed { error, unsent: Some(request), reused }),
+            Ok(made) => made,
+            Err(error) => return Err(Failed::unsent(error, request, reused)),
         },
     };
     match sender.try_send_request(request).await {
@@ -158,18 +169,19 @@ async fn send_http1(
             let lease = Some(Lease(Lent::Http1 { pool, key, sender, limit }));
             Ok(Sent { response, lease, upgraded: None })
         }
-        Err(mut failed) => {
-            let unsent = failed.take_message();
-            if reused && unsent.is_none() {
+        Err(failed) => {
+            let failed = Failed::on(failed, reused, &mark);
+            if reused && failed.unsent.is_none() {
                 connections.http1.distrust(&key);
             }
-            Err(Failed { error: SendError::Http(failed.into_error()), unsent, reused })
+            Err(failed)
         }
     }
 }
 
-async fn connect_http1(way: Way<'_>) -> Result<http1::SendRequest<RequestBody>, SendError> {
+async fn connect_http1(way: Way<'_>) -> Result<(http1::SendRequest<RequestBody>, Mark), SendError> {
     let io = connect(way).await?;
+    let mark = io.mark();
     let (sender, connection) = http1_builder(way.client.worker.config())
         .handshake(TokioIo::new(io))
         .await
@@ -180,7 +192,7 @@ async fn connect_http1(way: Way<'_>) -> Result<http1::SendRequest<RequestBody>, 
             tracing::debug!(error = %shared::chain::Chain(&error), "upstream connection ended");
         }
     });
-    Ok(sender)
+    Ok((sender, mark))
 }
 
 fn http1_builder(config: &Config) -> http1::Builder {
@@ -191,15 +203,15 @@ fn http1_builder(config: &Config) -> http1::Builder {
 
 /// On a connection of its own, which becomes a byte stream with 101.
 async fn send_upgrade(way: Way<'_>, request: Request<RequestBody>) -> Result<Sent, Failed> {
-    let failed = |error, unsent| Failed { error, unsent, reused: false };
     let io = match connect(way).await {
         Ok(io) => io,
-        Err(error) => return Err(failed(error.into(), Some(request))),
+        Err(error) => return Err(Failed::unsent(error.into(), request, false)),
     };
+    let mark = io.mark();
     let handshake = http1_builder(way.client.worker.config()).handshake(TokioIo::new(io)).await;
     let (mut sender, mut connection) = match handshake {
         Ok(made) => made,
-        Err(error) => return Err(failed(SendError::Http(error), Some(request))),
+        Err(error) => return Err(Failed::unsent(SendError::Http(error), request, false)),
     };
     let (hand_over, handed_over) = tokio::sync::oneshot::channel();
     // Ends with the response, or hands its bytes over after 101.
@@ -216,10 +228,7 @@ async fn send_upgrade(way: Way<'_>, request: Request<RequestBody>) -> Result<Sen
             let upgraded = switched.then(|| Upgraded::new(handed_over));
             Ok(Sent { response, lease: None, upgraded })
         }
-        Err(mut error) => {
-            let unsent = error.take_message();
-            Err(failed(SendError::Http(error.into_error()), unsent))
-        }
+        Err(failed) => Err(Failed::on(failed, false, &mark)),
     }
 }
 
@@ -231,8 +240,8 @@ async fn send_http2(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Re
     let shared = match known {
         Some(shared) => shared,
         None => match connect_http2(way).await {
-            Ok(sender) => connections.add(key, sender),
-            Err(error) => return Err(Failed { error, unsent: Some(request), reused }),
+            Ok(made) => connections.add(key, made),
+            Err(error) => return Err(Failed::unsent(error, request, reused)),
         },
     };
     shared.requests.set(shared.requests.get() + 1);
@@ -244,15 +253,13 @@ async fn send_http2(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Re
             lease: Some(Lease(Lent::Http2 { _request: guard })),
             upgraded: None,
         }),
-        Err(mut failed) => {
-            let unsent = failed.take_message();
-            Err(Failed { error: SendError::Http(failed.into_error()), unsent, reused })
-        }
+        Err(failed) => Err(Failed::on(failed, reused, &shared.mark)),
     }
 }
 
-async fn connect_http2(way: Way<'_>) -> Result<http2::SendRequest<RequestBody>, SendError> {
+async fn connect_http2(way: Way<'_>) -> Result<(http2::SendRequest<RequestBody>, Mark), SendError> {
     let io = connect(way).await?;
+    let mark = io.mark();
     let config = way.client.worker.config();
     let (sender, connection) = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
@@ -265,7 +272,7 @@ async fn connect_http2(way: Way<'_>) -> Result<http2::SendRequest<RequestBody>, 
             tracing::debug!(error = %shared::chain::Chain(&error), "upstream http2 connection ended");
         }
     });
-    Ok(sender)
+    Ok((sender, mark))
 }
 
 impl Connections {
@@ -282,9 +289,9 @@ impl Connections {
         free.min_by_key(|one| one.requests.get()).cloned()
     }
 
-    fn add(&self, key: Key, sender: http2::SendRequest<RequestBody>) -> Rc<Shared> {
-        let shared = Shared { sender, requests: Cell::new(0), used: Cell::new(Instant::now()) };
-        let shared = Rc::new(shared);
+    fn add(&self, key: Key, (sender, mark): (http2::SendRequest<RequestBody>, Mark)) -> Rc<Shared> {
+        let used = Cell::new(Instant::now());
+        let shared = Rc::new(Shared { sender, mark, requests: Cell::new(0), used });
         self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&shared));
         shared
     }

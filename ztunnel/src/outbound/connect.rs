@@ -121,11 +121,15 @@ impl Call<'_> {
                 }
                 Err(error) => {
                     let outcome = Outcome::from(&error);
+                    let gone = error.is_gone();
                     failed = Some(Failed { story: Some(story.into()), error });
                     if outcome.retry() == Retry::Never {
                         break;
                     }
-                    work.failed(Instant::now());
+                    match gone {
+                        true => work.gone(Instant::now()),
+                        false => work.failed(Instant::now()),
+                    }
                 }
             }
         }

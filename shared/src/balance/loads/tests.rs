@@ -118,6 +118,15 @@ fn ejection_grows_and_ends_with_success() {
 }
 
 #[test]
+fn an_endpoint_that_is_gone_is_ejected_at_once() {
+    let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
+    loads.start(&pods[0].uid, now).gone(now);
+    assert!(loads.is_ejected(&pods[0].uid, now));
+    connect(&loads, &pods[0], 1, now);
+    assert!(!loads.is_ejected(&pods[0].uid, now));
+}
+
+#[test]
 fn all_ejected_means_panic_and_all_are_used() {
     let (loads, pods, now) = (Loads::default(), pods(2), Instant::now());
     eject(&loads, &pods[0], now);
