@@ -6,11 +6,13 @@
 //! | [`request`] | the life of a request |
 //! | [`resilience`] | whether and when a request is sent again |
 //! | [`upstream`] | endpoints and the connections to them |
+//! | [`cluster`] | what a `DestinationRule` says about a port of a service: limits, who is left out |
 //! | [`respond`] | answers of our own |
 //! | [`tcp`] | what is not HTTP |
 //! | [`app`] | the process: parse, build, run, drain |
 
 pub mod app;
+pub mod cluster;
 pub mod config;
 pub mod filters;
 pub mod metrics;

@@ -18,10 +18,11 @@ use shared::telemetry::{access, traffic};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::cluster::{Cluster, Standings};
 use crate::metrics::Repetitions;
 use crate::resilience::budget::Budgets;
 use crate::router::Router;
-use crate::upstream::Upstream;
+use crate::upstream::{Endpoint, Upstream};
 
 /// How connections behave.
 #[derive(Debug, Clone)]
@@ -106,6 +107,8 @@ pub struct Node {
     pub pod: Option<Box<str>>,
     /// Our certificate.
     pub certificates: CertStore,
+    /// Destinations with a rule.
+    pub standings: Standings,
     /// Counters of requests.
     pub requests: Requests,
     /// Counters of requests that were sent again, or not.
@@ -176,6 +179,11 @@ impl OnWorker {
         part
     }
 
+    /// A cluster of one endpoint, without rules.
+    pub(crate) fn alone(&self, endpoint: Endpoint) -> Rc<Cluster> {
+        Cluster::alone(endpoint, &self.loads)
+    }
+
     /// How connections behave.
     pub fn config(&self) -> &Config {
         &self.node.config
@@ -189,7 +197,9 @@ async fn keep_tidy(part: std::rc::Weak<OnWorker>) {
         let Some(part) = part.upgrade() else { return };
         part.requests.flush();
         part.traffic.flush();
-        part.upstream.sweep(&part.node.mesh.load());
+        let mesh = part.node.mesh.load();
+        part.node.standings.prune(&mesh);
+        part.upstream.sweep(&mesh);
         part.budgets.sweep(Instant::now());
     }
 }

@@ -100,6 +100,7 @@ outcomes! {
     BACKENDS_MISSING, Mesh, "NC", 500;
     BACKEND_UNKNOWN, Mesh, "NC", 503;
     NO_HEALTHY_UPSTREAM, Upstream, "UH", 503;
+    UPSTREAM_OVERFLOW, Mesh, "UO", 503;
     UPSTREAM_CONNECT_FAILED, Upstream, "UF", 503;
     UPSTREAM_REFUSED, Upstream, "UF", 503;
     UPSTREAM_CLOSED, Upstream, "UC", 503;
@@ -182,6 +183,7 @@ impl From<&Failure> for Outcome {
             Failure::NoBackends => Self::BACKENDS_MISSING,
             Failure::ServiceUnknown(_) => Self::BACKEND_UNKNOWN,
             Failure::NoEndpoint(_) => Self::NO_HEALTHY_UPSTREAM,
+            Failure::Overflow(_) => Self::UPSTREAM_OVERFLOW,
             Failure::Connect(error) => Self::from(error),
             Failure::Closed(_) => Self::UPSTREAM_CLOSED,
             Failure::DeliveryUnknown(_) => Self::DELIVERY_UNKNOWN,

@@ -36,6 +36,7 @@ pub(crate) use self::told::{Story, Told};
 
 use self::admit::Upgrade;
 use self::attempt::Attempts;
+use crate::cluster::{Cluster, Wish};
 use crate::resilience::deadline;
 use crate::respond;
 use crate::router::{Backend, Choice, Matched, Routed, Rule};
@@ -94,7 +95,8 @@ async fn answer(
     if let Some(matched) = &matched {
         edit_request(matched, &destination, &mut parts)?;
     }
-    let version = Version::of(destination.protocol, client_version);
+    let asked = destination.cluster.limits().map(|limits| limits.upgrade).unwrap_or_default();
+    let version = Version::of(destination.protocol, client_version, asked);
     let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
     forward::to_upstream(&mut parts, version, upgrade.is_some());
     story.forwarded(&parts);
@@ -105,8 +107,8 @@ async fn answer(
     };
     let attempts = Attempts {
         client,
-        endpoints: destination.endpoints,
-        first: found.map(|(_, endpoint)| endpoint.address),
+        cluster: destination.cluster,
+        wish: Wish { session: found.map(|(_, endpoint)| endpoint.address) },
         service: destination.service,
         version,
         upgrade: upgrade.is_some(),
@@ -140,7 +142,7 @@ async fn answer(
 
 /// Where a request goes.
 struct Destination<'t> {
-    endpoints: Rc<[Endpoint]>,
+    cluster: Rc<Cluster>,
     /// The service; none for a workload that was asked for by its address.
     service: Option<&'t Arc<Service>>,
     protocol: AppProtocol,
@@ -203,7 +205,7 @@ fn destination<'t>(
         }
         (None, Target::Workload { workload, dialled }) => {
             return Ok(Destination {
-                endpoints: [Endpoint::new(Arc::clone(workload), *dialled)].into(),
+                cluster: client.worker.alone(Endpoint::new(Arc::clone(workload), *dialled)),
                 service: None,
                 protocol: AppProtocol::Unknown,
                 backend: None,
@@ -214,7 +216,7 @@ fn destination<'t>(
     check(service, port)?;
     let protocol = service.ports.iter().find(|known| known.port == port);
     Ok(Destination {
-        endpoints: client.worker.upstream.endpoints(mesh, client, service, port),
+        cluster: client.worker.upstream.cluster(mesh, client, service, port),
         service: Some(service),
         protocol: protocol.map_or(AppProtocol::Unknown, |known| known.app_protocol),
         backend,

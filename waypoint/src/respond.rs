@@ -14,6 +14,8 @@ use crate::router::Matched;
 
 /// RFC 9209: what an answer has to do with a proxy.
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+/// Envoy's word for a request that was refused because there are too many.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -56,6 +58,9 @@ pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
     };
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(outcome));
+    if matches!(failure, Failure::Overflow(_)) {
+        headers.insert(OVERLOADED, HeaderValue::from_static("true"));
+    }
     if matches!(failure, Failure::Bad(_)) && story.version != Version::HTTP_2 {
         // Whoever breaks the rules once is not trusted with where the next request begins.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

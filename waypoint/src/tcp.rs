@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use shared::balance::InFlight;
 use shared::hbone::{Reason, Stream};
 use shared::mesh::{Destination, Service};
 use shared::telemetry::access::{Bytes, Direction, End, Failure as Told, Record, Side};
@@ -15,6 +14,7 @@ use shared::telemetry::traffic::ResponseFlag;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::time::Instant;
 
+use crate::cluster::{Wish, Work};
 use crate::metrics;
 use crate::outcome::Outcome;
 use crate::request::{Failure, check};
@@ -33,19 +33,19 @@ pub(crate) struct Connected {
     endpoint: Endpoint,
     service: Option<Arc<Service>>,
     /// The endpoint has work to do until this is dropped.
-    _work: InFlight,
+    _work: Work,
 }
 
 /// Carries a connection to an endpoint, which may have been connected already.
 pub(crate) async fn serve(
     client: Rc<Client>,
     mut stream: Stream,
-    connected: Option<Connected>,
+    connected: Option<Box<Connected>>,
     server_name: Option<&str>,
 ) {
     let started = Instant::now();
     let connected = match connected {
-        Some(connected) => Ok(connected),
+        Some(connected) => Ok(*connected),
         None => connect(&client, server_name).await,
     };
     let connected = match connected {
@@ -102,9 +102,9 @@ pub(crate) async fn connect(
     server_name: Option<&str>,
 ) -> Result<Connected, Failure> {
     let mesh = client.worker.node.mesh.load();
-    let (endpoints, service) = match &client.target {
+    let (cluster, service) = match &client.target {
         Target::Workload { workload, dialled } => {
-            (Rc::from([Endpoint::new(Arc::clone(workload), *dialled)]), None)
+            (client.worker.alone(Endpoint::new(Arc::clone(workload), *dialled)), None)
         }
         Target::Service { service, port, .. } => {
             let table = client.worker.router.table(&mesh, service);
@@ -124,24 +124,19 @@ pub(crate) async fn connect(
                     },
                 };
             check(&service, port)?;
-            let endpoints = client.worker.upstream.endpoints(&mesh, client, &service, port);
-            (endpoints, Some(service))
+            let cluster = client.worker.upstream.cluster(&mesh, client, &service, port);
+            (cluster, Some(service))
         }
     };
-    let loads = &client.worker.loads;
-    let random = &mut fastrand::Rng::new();
-    let candidates = endpoints.iter().collect();
-    let order =
-        loads.order(candidates, |one: &&Endpoint| &one.workload, TRIES, random, Instant::now());
     let name = service.as_ref().map_or_else(|| "".into(), |service| service.key.hostname.clone());
     let mut failure = Failure::NoEndpoint(name);
-    for endpoint in order {
-        let began = Instant::now();
-        let mut work = loads.start(&endpoint.workload.uid, began);
+    for endpoint in cluster.order(Wish::default(), TRIES, Instant::now()) {
+        let permit = cluster.connection()?;
+        let mut work = cluster.dial(endpoint, Instant::now());
         let hostname = service.as_ref().map(|service| &*service.key.hostname);
-        match dial(Way { client, endpoint, service: hostname }).await {
+        match dial(Way { client, endpoint, service: hostname, cluster: &cluster }, permit).await {
             Ok(io) => {
-                work.connected(None, Instant::now());
+                work.connected(Instant::now());
                 let greeting = BytesMut::new();
                 let endpoint = endpoint.clone();
                 return Ok(Connected { io, greeting, endpoint, service, _work: work });
@@ -150,7 +145,7 @@ pub(crate) async fn connect(
             Err(error) => {
                 match error.is_gone() {
                     true => work.gone(Instant::now()),
-                    false => work.failed(Instant::now()),
+                    false => work.not_connected(Instant::now()),
                 }
                 failure = Failure::Connect(error);
             }

@@ -8,17 +8,19 @@
 mod clusters;
 mod dial;
 mod io;
+mod life;
 mod pool;
 mod resting;
 mod upgraded;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use shared::hbone::Pool;
 use shared::identity::SpiffeId;
-use shared::mesh::{AppProtocol, Mesh, Protocol, Service, Workload};
+use shared::mesh::{AppProtocol, Mesh, Protocol, Service, Upgrade, Workload};
 use shared::tls::PeerId;
 
 pub use self::dial::Error;
@@ -29,6 +31,7 @@ pub(crate) use self::pool::{Failed, Lease, Sent, send};
 pub(crate) use self::resting::Reuse;
 pub(crate) use self::upgraded::Upgraded;
 
+use crate::cluster::{Cluster, Standing};
 use crate::node::Config;
 use crate::tunnel::Client;
 
@@ -38,8 +41,21 @@ const HBONE_PORT: u16 = 15008;
 /// The connections of one worker.
 pub struct Upstream {
     tunnels: Pool<TunnelKey, PeerId, Error>,
-    pool: pool::Connections,
+    pool: Rc<pool::Connections>,
     clusters: clusters::Clusters,
+    giving_way: RefCell<Vec<GivingWay>>,
+}
+
+/// A task that ends with this.
+struct GivingWay {
+    standing: Arc<Standing>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for GivingWay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Tunnels to one address, and who may answer there.
@@ -74,8 +90,9 @@ impl Upstream {
     pub fn new(config: &Config) -> Self {
         Self {
             tunnels: Pool::with_idle_timeout(config.tunnel_client, config.tunnel_idle),
-            pool: pool::Connections::new(config.upstream_idle),
+            pool: Rc::new(pool::Connections::new(config.upstream_idle)),
             clusters: clusters::Clusters::default(),
+            giving_way: RefCell::default(),
         }
     }
 
@@ -83,17 +100,33 @@ impl Upstream {
     pub fn sweep(&self, mesh: &Mesh) {
         self.pool.sweep();
         self.clusters.sweep(mesh);
+        self.giving_way.borrow_mut().retain(|one| !one.standing.is_retired());
     }
 
-    /// The endpoints of a port of a service that `client` may be led to.
-    pub(crate) fn endpoints(
+    /// A port of a service, with the endpoints that `client` may be led to.
+    pub(crate) fn cluster(
         &self,
         mesh: &Mesh,
         client: &Client,
         service: &Arc<Service>,
         port: u16,
-    ) -> Rc<[Endpoint]> {
-        self.clusters.endpoints(mesh, &client.own, (service, port), client.address.ip())
+    ) -> Rc<Cluster> {
+        let like = client.address.ip();
+        self.clusters.get(mesh, client, (service, port), like)
+    }
+
+    /// From now on connections of this worker that rest make room for those that others want.
+    fn give_way(&self, standing: &Arc<Standing>) {
+        let mut all = self.giving_way.borrow_mut();
+        if all.iter().any(|one| Arc::ptr_eq(&one.standing, standing)) {
+            return;
+        }
+        let (circuit, pool) = (Arc::clone(&standing.circuit), Rc::downgrade(&self.pool));
+        let task = tokio::task::spawn_local(async move {
+            let let_go = || pool.upgrade().is_some_and(|pool| pool.let_go(&circuit));
+            circuit.give_way(let_go).await;
+        });
+        all.push(GivingWay { standing: Arc::clone(standing), task });
     }
 }
 
@@ -108,8 +141,11 @@ impl Endpoint {
 
 impl Version {
     /// What a port speaks; `client` is what the client speaks, for ports that do not say.
-    pub(crate) fn of(protocol: AppProtocol, client: http::Version) -> Self {
+    pub(crate) fn of(protocol: AppProtocol, client: http::Version, upgrade: Upgrade) -> Self {
         match protocol {
+            _ if upgrade == Upgrade::Http2 => Self::Http2,
+            _ if upgrade == Upgrade::Client && client == http::Version::HTTP_2 => Self::Http2,
+            _ if upgrade == Upgrade::Client => Self::Http1,
             AppProtocol::Http2 | AppProtocol::Grpc => Self::Http2,
             AppProtocol::Http11 => Self::Http1,
             _ if client == http::Version::HTTP_2 => Self::Http2,

@@ -52,6 +52,11 @@ impl Load {
         }
     }
 
+    /// Slow start begins anew.
+    pub(super) fn refresh(&mut self, now: Instant) {
+        self.fresh_since = now;
+    }
+
     /// When its ejection ends, if it is ejected at `now`.
     pub(super) fn ejected_until(&self, now: Instant) -> Option<Instant> {
         self.ejected_until.filter(|until| *until > now)

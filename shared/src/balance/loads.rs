@@ -134,6 +134,13 @@ impl Loads {
         InFlight { loads: self.clone(), endpoint: endpoint.clone(), connecting: true }
     }
 
+    /// `endpoint` was out of use until `now`, so it grows to its share again.
+    pub fn refresh(&self, endpoint: &Uid, now: Instant) {
+        if let Some(load) = self.seen.borrow_mut().get_mut(endpoint) {
+            load.refresh(now);
+        }
+    }
+
     /// Whether `endpoint` is ejected.
     pub fn is_ejected(&self, endpoint: &Uid, now: Instant) -> bool {
         self.seen.borrow().get(endpoint).is_some_and(|load| load.ejected_until(now).is_some())

@@ -84,12 +84,8 @@ impl Registry {
 }
 
 /// Gauge and counter families out of plain numbers, for collectors that measure when asked.
-pub(super) fn family(
-    name: &str,
-    help: &str,
-    kind: MetricType,
-    samples: Vec<Metric>,
-) -> MetricFamily {
+#[must_use]
+pub fn family(name: &str, help: &str, kind: MetricType, samples: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());

@@ -15,6 +15,7 @@ mod lab;
 mod lifecycle;
 mod mesh_profile;
 mod protocols;
+mod resilience;
 mod retries;
 pub(crate) mod scene;
 mod trailers;
@@ -48,6 +49,7 @@ pub(crate) fn cases() -> Vec<Case> {
         retries::CASES,
         ends::CASES,
         trailers::CASES,
+        &resilience::cases(),
     ]
     .concat()
 }

@@ -18,6 +18,7 @@ use shared::workers::{self, Workers};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use crate::cluster::Standings;
 use crate::config::Config;
 use crate::metrics::Repetitions;
 use crate::node::{self, Node};
@@ -66,12 +67,15 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
     let version = &config.process.istio_version;
     shared::telemetry::process::register(&registry, "waypoint", version, &workers)
         .map_err(Failure::Metrics)?;
+    let standings = Standings::default();
+    standings.register(&registry).map_err(Failure::Metrics)?;
     let node = Arc::new(Node {
         config: node_config(&config),
         mesh: reader,
         instances: feed.local_pods(),
         pod: config.pod.clone(),
         certificates,
+        standings,
         requests: Requests::new(&registry).map_err(Failure::Metrics)?,
         repetitions: Repetitions::new(&registry).map_err(Failure::Metrics)?,
         traffic: Traffic::new(&registry).map_err(Failure::Metrics)?,

@@ -19,6 +19,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
         let reader = node.mesh.clone();
         move || list(&reader.load())
     };
+    let standings = node.standings.clone();
     let certificates = node.certificates.clone();
     let (verdicts, directory) = (feed.verdicts_changed(), feed.status());
     Dump::default()
@@ -28,6 +29,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
         .section("services", mesh(|mesh| dump::list(mesh.services())))
         .section("routes", mesh(|mesh| dump::list(mesh.routes())))
         .section("policies", mesh(|mesh| dump::list(mesh.policies())))
+        .section("destinations", move || standings.dump())
         .section("certificates", move || dump::certificates(&certificates))
         .section("verdicts", move || json!(**verdicts.borrow()))
         .section("meshDirectory", move || json!(*directory.borrow()))

@@ -5,16 +5,16 @@
 //! Not here: whether there is another attempt (`tries`, `resilience::retry`).
 //! Source: design D8; Gateway API GEP-1731, GEP-1742.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use shared::balance::InFlight;
 use shared::mesh::Service;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::cluster::{Cluster, Overflow, Report, Wish, Work};
 use crate::metrics::Repetition;
 use crate::outcome::Outcome;
 use crate::request::body::{Body, RequestBody, Upstream};
@@ -24,14 +24,16 @@ use crate::request::{Failure, Limits, Story};
 use crate::resilience::budget::{Allowance, Budget};
 use crate::resilience::retry::{self, Ended};
 use crate::tunnel::Client;
-use crate::upstream::{Endpoint, Failed, Reuse, SendError, Sent, Upgraded, Version, Way, send};
+use crate::upstream::{
+    Endpoint, Failed, Lease, Reuse, SendError, Sent, Upgraded, Version, Way, send,
+};
 
 /// A request's ways.
 pub(super) struct Attempts<'a> {
     pub(super) client: &'a Client,
-    pub(super) endpoints: Rc<[Endpoint]>,
-    /// The one that a session is with, to be tried before the others.
-    pub(super) first: Option<SocketAddr>,
+    pub(super) cluster: Rc<Cluster>,
+    /// Which of its endpoints.
+    pub(super) wish: Wish,
     pub(super) service: Option<&'a Arc<Service>>,
     pub(super) version: Version,
     pub(super) upgrade: bool,
@@ -46,7 +48,7 @@ pub(super) struct Answered {
 
 /// What an attempt came to.
 enum Attempt {
-    Answered(Sent, InFlight),
+    Answered(Sent, Work),
     Failed(Broken),
 }
 
@@ -75,7 +77,12 @@ impl Attempts<'_> {
         match tokio::time::timeout_at(deadline, self.answered(request, story, Some(deadline))).await
         {
             Ok(answered) => answered,
-            Err(_) => Err(Failure::RequestTimeout(limit)),
+            Err(_) => {
+                if let Some(endpoint) = &story.endpoint {
+                    self.cluster.given_up(endpoint, Instant::now());
+                }
+                Err(Failure::RequestTimeout(limit))
+            }
         }
     }
 
@@ -161,9 +168,13 @@ impl Attempts<'_> {
             client: self.client,
             endpoint,
             service: self.service.map(|service| &*service.key.hostname),
+            cluster: &self.cluster,
         };
         let began = Instant::now();
-        let mut work = self.client.worker.loads.start(&endpoint.workload.uid, began);
+        let mut work = match self.cluster.request(endpoint, began) {
+            Ok(work) => work,
+            Err(overflow) => return Attempt::Failed(overflow.into()),
+        };
         let sending = send(way, self.version, self.upgrade, reuse, request);
         let sent = match self.limits.backend {
             None => sending.await,
@@ -171,22 +182,25 @@ impl Attempts<'_> {
                 Ok(sent) => sent,
                 Err(_) => {
                     let failure = Failure::BackendTimeout(limit);
+                    work.timed_out(&self.cluster, Instant::now());
                     return Attempt::Failed(Broken { failure, ended: Ended::Late, unsent: None });
                 }
             },
         };
         match sent {
             Ok(sent) => {
-                work.connected(Some(began.elapsed()), Instant::now());
+                work.answered(&sent.response, began.elapsed(), Instant::now());
                 Attempt::Answered(sent, work)
             }
             Err(failed) => {
                 let broken = Broken::from(failed);
-                match &broken.failure {
-                    Failure::Connect(error) if error.is_final() => {}
-                    Failure::Connect(error) if error.is_gone() => work.gone(Instant::now()),
-                    Failure::Connect(_) => work.failed(Instant::now()),
-                    _ => {}
+                match (&broken.failure, broken.ended) {
+                    // Nobody failed, or nobody but us.
+                    (Failure::Overflow(_), _) | (_, Ended::Stale) => {}
+                    (Failure::Connect(_), Ended::Final) => {}
+                    (Failure::Connect(error), _) if error.is_gone() => work.gone(Instant::now()),
+                    (Failure::Connect(_), _) => work.not_connected(Instant::now()),
+                    _ => work.failed(Report::Reset, Instant::now()),
                 }
                 Attempt::Failed(broken)
             }
@@ -211,14 +225,8 @@ impl Attempts<'_> {
     }
 
     fn in_order(&self, most: u32) -> Vec<&Endpoint> {
-        let random = &mut fastrand::Rng::new();
-        let loads = &self.client.worker.loads;
-        let (first, others): (Vec<_>, Vec<_>) =
-            self.endpoints.iter().partition(|one| Some(one.address) == self.first);
-        let most = self.endpoints.len().min(most as usize);
-        let others =
-            loads.order(others, |one: &&Endpoint| &one.workload, most, random, Instant::now());
-        [first, others].concat()
+        let most = self.cluster.endpoints().len().min(most as usize).max(1);
+        self.cluster.order(self.wish, most, Instant::now())
     }
 
     fn nobody(&self) -> Failure {
@@ -227,9 +235,14 @@ impl Attempts<'_> {
     }
 }
 
-fn respond(sent: Sent, work: InFlight, deadline: Option<Instant>) -> Answered {
+fn respond(sent: Sent, work: Work, deadline: Option<Instant>) -> Answered {
     let Sent { response, lease, upgraded, .. } = sent;
     let response = response.map(|body: Incoming| {
+        // Nobody reads a body that is none, so its end is here.
+        let lease = match body.is_end_stream() {
+            true => lease.map(Lease::finish).and(None),
+            false => lease,
+        };
         Body::Upstream(Box::new(Upstream {
             body,
             lease,
@@ -240,10 +253,18 @@ fn respond(sent: Sent, work: InFlight, deadline: Option<Instant>) -> Answered {
     Answered { response, upgraded }
 }
 
+impl From<Overflow> for Broken {
+    fn from(overflow: Overflow) -> Self {
+        // Whoever is full is not helped by being asked again.
+        Self { failure: Failure::Overflow(overflow), ended: Ended::Final, unsent: None }
+    }
+}
+
 impl From<Failed> for Broken {
     fn from(failed: Failed) -> Self {
         let Failed { error, unsent, reused, undelivered } = failed;
         let (failure, ended) = match error {
+            SendError::Overflow(overflow) => return overflow.into(),
             SendError::Connect(error) if error.is_final() => {
                 (Failure::Connect(error), Ended::Final)
             }

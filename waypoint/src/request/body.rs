@@ -166,7 +166,7 @@ pub(crate) struct Upstream {
     /// When the request must be over.
     pub(crate) deadline: Option<Pin<Box<Sleep>>>,
     /// Work of the endpoint, until the body has been read.
-    pub(crate) work: Option<shared::balance::InFlight>,
+    pub(crate) work: Option<crate::cluster::Work>,
 }
 
 impl std::fmt::Debug for Upstream {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared::chain::Chain;
 
+use crate::cluster::Overflow;
 use crate::filters;
 use crate::request::BadRequest;
 use crate::request::body::Broken;
@@ -37,6 +38,9 @@ pub enum Failure {
     /// The service has no endpoint that is ready.
     #[error("no healthy upstream: {0}")]
     NoEndpoint(Arc<str>),
+    /// The destination's rule allows no more.
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
     /// No endpoint could be connected.
     #[error(transparent)]
     Connect(upstream::Error),

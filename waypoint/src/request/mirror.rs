@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use shared::mesh::{Destination, Mesh};
 use tokio::sync::mpsc;
 
+use crate::cluster::Wish;
 use crate::filters::Mirror;
 use crate::request::attempt::Attempts;
 use crate::request::body::{Error, Received};
@@ -95,7 +96,7 @@ fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: 
         tracing::debug!(service = %service.key, %error, "mirror failed");
         return;
     }
-    let endpoints = client.worker.upstream.endpoints(mesh, client, &service, *port);
+    let cluster = client.worker.upstream.cluster(mesh, client, &service, *port);
     let client = Rc::clone(client);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
@@ -111,8 +112,8 @@ fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: 
     tokio::task::spawn_local(async move {
         let attempts = Attempts {
             client: &client,
-            endpoints,
-            first: None,
+            cluster,
+            wish: Wish::default(),
             service: Some(&service),
             version,
             upgrade: false,

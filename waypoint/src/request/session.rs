@@ -56,9 +56,8 @@ pub(super) fn find<'t>(
         for backend in rule.backends() {
             let destination = &backend.destination;
             let Some(service) = mesh.service(&destination.service) else { continue };
-            let endpoints =
-                client.worker.upstream.endpoints(mesh, client, service, destination.port);
-            let meant = endpoints.iter().find(|one| mark(rule, one) == token.endpoint);
+            let cluster = client.worker.upstream.cluster(mesh, client, service, destination.port);
+            let meant = cluster.endpoints().iter().find(|one| mark(rule, one) == token.endpoint);
             if let Some(endpoint) = meant {
                 let found = Some((backend, endpoint.clone()));
                 return Some(Held { found, begun: token.begun, ..new });

@@ -25,7 +25,7 @@ pub(super) enum Inside {
     /// HTTP/2, by prior knowledge.
     Http2,
     /// Anything else; perhaps with a server that was connected already.
-    Tcp(Option<tcp::Connected>),
+    Tcp(Option<Box<tcp::Connected>>),
 }
 
 /// RFC 9113 §3.4.
@@ -75,7 +75,7 @@ async fn server_first(client: &Client, stream: &mut Stream) -> Result<Inside, St
         () = readable(&mut connected.io, &mut connected.greeting) => None,
     };
     Ok(match speaks {
-        None => Inside::Tcp(Some(connected)),
+        None => Inside::Tcp(Some(Box::new(connected))),
         Some(guess) => of(guess, Some(connected)),
     })
 }
@@ -84,7 +84,7 @@ fn of(guess: Guess, connected: Option<tcp::Connected>) -> Inside {
     match guess {
         Guess::Http1 => Inside::Http1,
         Guess::Http2 => Inside::Http2,
-        Guess::Other | Guess::NeedsMore => Inside::Tcp(connected),
+        Guess::Other | Guess::NeedsMore => Inside::Tcp(connected.map(Box::new)),
     }
 }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use shared::balance::{self, Host, Wanted, host};
 use shared::mesh::{Mesh, Service, Workload};
 
+use crate::cluster::Cluster;
+use crate::tunnel::Client;
 use crate::upstream::Endpoint;
 
 /// Known clusters: by service (an address that [`Known`] keeps alive), port, and whether IPv4 is
@@ -21,27 +23,33 @@ pub(super) struct Clusters {
 struct Known {
     _service: Arc<Service>,
     generation: u64,
-    endpoints: Rc<[Endpoint]>,
+    cluster: Rc<Cluster>,
 }
 
 impl Clusters {
-    /// The endpoints of a port of `service` that `own` may use, in the family of `like` where there
-    /// is a choice.
-    pub(super) fn endpoints(
+    /// A port of `service` with the endpoints that `client` may be led to, in the family of `like`
+    /// where there is a choice.
+    pub(super) fn get(
         &self,
         mesh: &Mesh,
-        own: &Workload,
+        client: &Client,
         (service, port): (&Arc<Service>, u16),
         like: IpAddr,
-    ) -> Rc<[Endpoint]> {
+    ) -> Rc<Cluster> {
         let key = (Arc::as_ptr(service).addr(), port, like.is_ipv4());
         let mut known = self.known.borrow_mut();
         if let Some(one) = known.get(&key).filter(|one| one.generation == mesh.generation()) {
-            return Rc::clone(&one.endpoints);
+            return Rc::clone(&one.cluster);
         }
-        let endpoints = endpoints(mesh, own, service, port, like);
-        let (generation, kept) = (mesh.generation(), Rc::clone(&endpoints));
-        known.insert(key, Known { _service: Arc::clone(service), generation, endpoints });
+        let endpoints = endpoints(mesh, &client.own, service, port, like);
+        let worker = &client.worker;
+        let cluster =
+            Cluster::new(mesh, (service, port), endpoints, &worker.node.standings, &worker.loads);
+        if let Some(standing) = cluster.limits_connections() {
+            worker.upstream.give_way(standing);
+        }
+        let (generation, kept) = (mesh.generation(), Rc::clone(&cluster));
+        known.insert(key, Known { _service: Arc::clone(service), generation, cluster });
         kept
     }
 
@@ -57,7 +65,7 @@ fn endpoints(
     service: &Service,
     port: u16,
     like: IpAddr,
-) -> Rc<[Endpoint]> {
+) -> Box<[Endpoint]> {
     let candidates = balance::candidates(mesh, own, service, Wanted::Service, port);
     let endpoint = |one: balance::Candidate<'_>| {
         let workload = Arc::clone(one.workload);

@@ -14,9 +14,10 @@ use shared::tls::{self, PeerId};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::cluster::{Cluster, Permit};
 use crate::node::OnWorker;
 use crate::tunnel::Client;
-use crate::upstream::io::Mark;
+use crate::upstream::io::{Link, Mark};
 use crate::upstream::{Endpoint, HBONE_PORT, Io, TunnelKey};
 
 /// Tells a gateway that a waypoint was passed already.
@@ -80,13 +81,23 @@ pub(crate) struct Way<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// Host name of the service that is meant.
     pub(crate) service: Option<&'a str>,
+    /// What the endpoint is one of.
+    pub(crate) cluster: &'a Cluster,
 }
 
-/// Opens a byte stream to an endpoint.
+/// Opens a byte stream to an endpoint, which has `permit` as long as it lives.
 ///
 /// # Errors
 /// Nothing was delivered: another endpoint may be tried.
-pub(crate) async fn connect(way: Way<'_>) -> Result<Io, Error> {
+pub(crate) async fn connect(way: Way<'_>, permit: Option<Permit>) -> Result<Io, Error> {
+    let link = match way.cluster.limits().and_then(|limits| limits.connect_timeout) {
+        None => open(way).await?,
+        Some(limit) => timeout(limit, open(way)).await.map_err(|_| Error::ConnectTimeout)??,
+    };
+    Ok(Io { link, _permit: permit })
+}
+
+async fn open(way: Way<'_>) -> Result<Link, Error> {
     let worker = &way.client.worker;
     if !way.endpoint.tunnel {
         let connect = TcpStream::connect(way.endpoint.address);
@@ -95,7 +106,7 @@ pub(crate) async fn connect(way: Way<'_>) -> Result<Io, Error> {
             .map_err(|_| Error::ConnectTimeout)?
             .map_err(Error::Connect)?;
         socket.set_nodelay(true).map_err(Error::Connect)?;
-        return Ok(Io::Plain(socket));
+        return Ok(Link::Plain(socket));
     }
     let mut address = way.endpoint.address;
     address.set_port(HBONE_PORT);
@@ -117,7 +128,7 @@ pub(crate) async fn connect(way: Way<'_>) -> Result<Io, Error> {
         let cause = cause(&opened.response.headers).map(Into::into);
         return Err(Error::Status { status: opened.response.status, cause });
     }
-    Ok(Io::Tunnel(opened.stream, Mark::default()))
+    Ok(Link::Tunnel(opened.stream, Mark::default()))
 }
 
 async fn dial(worker: Rc<OnWorker>, key: TunnelKey) -> Result<(tls::Stream, PeerId), Error> {

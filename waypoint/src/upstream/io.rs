@@ -10,9 +10,18 @@ use shared::hbone::{Reason, Stream, StreamError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A byte stream to an application.
+use crate::cluster::Permit;
+
+/// A byte stream to an application, and its place among the connections of its destination.
 #[derive(Debug)]
-pub(crate) enum Io {
+pub(crate) struct Io {
+    pub(super) link: Link,
+    pub(super) _permit: Option<Permit>,
+}
+
+/// A byte stream.
+#[derive(Debug)]
+pub(super) enum Link {
     /// Through its proxy.
     Tunnel(Stream, Mark),
     /// To an application outside the mesh.
@@ -41,9 +50,9 @@ impl Mark {
 impl Io {
     /// What is told of its delivery, also when the stream itself is gone.
     pub(crate) fn mark(&self) -> Mark {
-        match self {
-            Self::Tunnel(_, mark) => mark.clone(),
-            Self::Plain(_) => Mark::default(),
+        match &self.link {
+            Link::Tunnel(_, mark) => mark.clone(),
+            Link::Plain(_) => Mark::default(),
         }
     }
 }
@@ -54,12 +63,12 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(stream, mark) => {
+        match &mut self.get_mut().link {
+            Link::Tunnel(stream, mark) => {
                 let read = stream.poll_read_into(cx, buffer);
                 mark.note(read)
             }
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Link::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
         }
     }
 }
@@ -70,23 +79,23 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         payload: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tunnel(stream, mark) => mark.note(stream.poll_send(cx, payload)),
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, payload),
+        match &mut self.get_mut().link {
+            Link::Tunnel(stream, mark) => mark.note(stream.poll_send(cx, payload)),
+            Link::Plain(socket) => Pin::new(socket).poll_write(cx, payload),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(stream, _) => Pin::new(stream).poll_flush(cx),
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+        match &mut self.get_mut().link {
+            Link::Tunnel(stream, _) => Pin::new(stream).poll_flush(cx),
+            Link::Plain(socket) => Pin::new(socket).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tunnel(stream, _) => Pin::new(stream).poll_shutdown(cx),
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+        match &mut self.get_mut().link {
+            Link::Tunnel(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Link::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
 }
@@ -118,7 +127,8 @@ mod tests {
         });
         let request = Request { authority: "10.0.0.1:80".into(), headers: HeaderMap::new() };
         let (_, stream) = client.open(&request).await.unwrap();
-        let mut io = Io::Tunnel(stream, Mark::default());
+        let link = Link::Tunnel(stream, Mark::default());
+        let mut io = Io { link, _permit: None };
         let mark = io.mark();
         io.write_all(heard).await.unwrap();
         (io.read_u8().await.unwrap_err(), mark)

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -16,10 +17,12 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
+use crate::cluster::{Circuit, Cluster, Overflow, Permit, Resource};
 use crate::node::Config;
 use crate::request::RequestBody;
 use crate::upstream::io::Mark;
-use crate::upstream::resting::{Resting, Reuse};
+use crate::upstream::life::Life;
+use crate::upstream::resting::{Resting, Reuse, Sender};
 use crate::upstream::{Error, LocalExecutor, Upgraded, Version, Way, connect};
 
 /// Connections that are alike for a request.
@@ -37,14 +40,50 @@ pub(super) struct Connections {
     idle: Duration,
 }
 
-type Http1 = Resting<http1::SendRequest<RequestBody>>;
+type Http1 = Resting<Exclusive>;
+
+/// An HTTP/1.1 connection.
+struct Exclusive {
+    sender: http1::SendRequest<RequestBody>,
+    life: Life,
+}
+
+impl Sender for Exclusive {
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.sender.is_ready() && !self.life.is_spent()
+    }
+
+    fn may_rest(&self) -> bool {
+        self.life.may_rest()
+    }
+
+    fn idle(&self) -> Option<Duration> {
+        self.life.idle()
+    }
+
+    fn is_of(&self, circuit: &Circuit) -> bool {
+        self.life.is_of(circuit)
+    }
+}
 
 /// An HTTP/2 connection.
 struct Shared {
     sender: http2::SendRequest<RequestBody>,
     mark: Mark,
+    life: Life,
     requests: Cell<usize>,
     used: Cell<Instant>,
+}
+
+impl Shared {
+    /// It has served what it may.
+    fn is_over(&self) -> bool {
+        self.requests.get() == 0 && self.life.is_spent()
+    }
 }
 
 /// A connection as long as its response is read. Dropped without [`Lease::finish`], an HTTP/1.1
@@ -52,7 +91,7 @@ struct Shared {
 pub(crate) struct Lease(Lent);
 
 enum Lent {
-    Http1 { pool: Weak<Http1>, key: Key, sender: http1::SendRequest<RequestBody>, limit: usize },
+    Http1 { pool: Weak<Http1>, key: Key, connection: Exclusive, limit: usize },
     Http2 { _request: SharedGuard },
 }
 
@@ -63,17 +102,18 @@ impl Drop for SharedGuard {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get().saturating_sub(1));
         self.0.used.set(Instant::now());
+        self.0.life.has_room();
     }
 }
 
 impl Lease {
     /// The response was read to its end.
     pub(crate) fn finish(self) {
-        if let Lent::Http1 { pool, key, sender, limit } = self.0
+        if let Lent::Http1 { pool, key, connection, limit } = self.0
             && let Some(pool) = pool.upgrade()
-            && !sender.is_closed()
+            && !connection.is_closed()
         {
-            pool.put(key, sender, limit);
+            pool.put(key, connection, limit);
         }
     }
 }
@@ -117,6 +157,9 @@ pub enum SendError {
     /// No connection.
     #[error(transparent)]
     Connect(#[from] Error),
+    /// The destination's rule allows no more.
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
     /// HTTP.
     #[error("{}", shared::chain::Chain(.0))]
     Http(#[source] hyper::Error),
@@ -152,21 +195,22 @@ async fn send_http1(
     request: Request<RequestBody>,
 ) -> Result<Sent, Failed> {
     let connections = &way.client.worker.upstream.pool;
-    let rested = connections.http1.take(&key, reuse);
-    let reused = rested.is_some();
-    let (mut sender, mark) = match rested {
+    let (made, reused) = match place(way, || connections.http1.take(&key, reuse)).await {
         // Much was delivered on it already.
-        Some(sender) => (sender, Mark::default()),
-        None => match connect_http1(way).await {
-            Ok(made) => made,
-            Err(error) => return Err(Failed::unsent(error, request, reused)),
-        },
+        Ok(Place::There(rested)) => (Ok((rested, Mark::default())), true),
+        Ok(Place::New(permits)) => (connect_http1(way, permits).await, false),
+        Err(overflow) => (Err(overflow.into()), false),
     };
-    match sender.try_send_request(request).await {
+    let (mut connection, mark) = match made {
+        Ok(made) => made,
+        Err(error) => return Err(Failed::unsent(error, request, reused)),
+    };
+    connection.life.serve();
+    match connection.sender.try_send_request(request).await {
         Ok(response) => {
             let limit = way.client.worker.config().upstream_idle_connections;
             let pool = Rc::downgrade(&connections.http1);
-            let lease = Some(Lease(Lent::Http1 { pool, key, sender, limit }));
+            let lease = Some(Lease(Lent::Http1 { pool, key, connection, limit }));
             Ok(Sent { response, lease, upgraded: None })
         }
         Err(failed) => {
@@ -179,8 +223,49 @@ async fn send_http1(
     }
 }
 
-async fn connect_http1(way: Way<'_>) -> Result<(http1::SendRequest<RequestBody>, Mark), SendError> {
-    let io = connect(way).await?;
+/// A connection that is there, or a place for one that is to be made.
+enum Place<T> {
+    There(T),
+    New(Permits),
+}
+
+/// Permission to make a connection.
+#[derive(Default)]
+struct Permits {
+    connection: Option<Permit>,
+    /// The request waits until the connection stands.
+    pending: Option<Permit>,
+}
+
+/// Waits for a connection that `there` gives, or for a place among those of the destination.
+async fn place<T>(
+    way: Way<'_>,
+    mut there: impl FnMut() -> Option<T>,
+) -> Result<Place<T>, Overflow> {
+    if let Some(found) = there() {
+        return Ok(Place::There(found));
+    }
+    let (Some(circuit), Some(limits)) = (way.cluster.circuit(), way.cluster.limits()) else {
+        return Ok(Place::New(Permits::default()));
+    };
+    let pending = Some(circuit.take(Resource::Pending, limits.pending)?);
+    let new = |permit| Place::New(Permits { connection: Some(permit), pending: None });
+    let place = match circuit.take(Resource::Connections, limits.connections) {
+        Ok(permit) => new(permit),
+        Err(_) => {
+            let room = || circuit.try_take(Resource::Connections, limits.connections);
+            circuit.wait(|| there().map(Place::There).or_else(|| room().map(new))).await
+        }
+    };
+    Ok(match place {
+        Place::New(permits) => Place::New(Permits { pending, ..permits }),
+        there => there,
+    })
+}
+
+async fn connect_http1(way: Way<'_>, permits: Permits) -> Result<(Exclusive, Mark), SendError> {
+    let io = connect(way, permits.connection).await?;
+    drop(permits.pending);
     let mark = io.mark();
     let (sender, connection) = http1_builder(way.client.worker.config())
         .handshake(TokioIo::new(io))
@@ -192,7 +277,7 @@ async fn connect_http1(way: Way<'_>) -> Result<(http1::SendRequest<RequestBody>,
             tracing::debug!(error = %shared::chain::Chain(&error), "upstream connection ended");
         }
     });
-    Ok((sender, mark))
+    Ok((Exclusive { sender, life: Life::new(way.cluster) }, mark))
 }
 
 fn http1_builder(config: &Config) -> http1::Builder {
@@ -203,10 +288,16 @@ fn http1_builder(config: &Config) -> http1::Builder {
 
 /// On a connection of its own, which becomes a byte stream with 101.
 async fn send_upgrade(way: Way<'_>, request: Request<RequestBody>) -> Result<Sent, Failed> {
-    let io = match connect(way).await {
+    let permits = match place(way, || None::<Infallible>).await {
+        Ok(Place::New(permits)) => permits,
+        Ok(Place::There(none)) => match none {},
+        Err(overflow) => return Err(Failed::unsent(overflow.into(), request, false)),
+    };
+    let io = match connect(way, permits.connection).await {
         Ok(io) => io,
         Err(error) => return Err(Failed::unsent(error.into(), request, false)),
     };
+    drop(permits.pending);
     let mark = io.mark();
     let handshake = http1_builder(way.client.worker.config()).handshake(TokioIo::new(io)).await;
     let (mut sender, mut connection) = match handshake {
@@ -235,15 +326,21 @@ async fn send_upgrade(way: Way<'_>, request: Request<RequestBody>) -> Result<Sen
 async fn send_http2(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Result<Sent, Failed> {
     let connections = &way.client.worker.upstream.pool;
     let config = way.client.worker.config();
-    let known = connections.least_busy(&key, config.upstream_streams);
-    let reused = known.is_some();
-    let shared = match known {
-        Some(shared) => shared,
-        None => match connect_http2(way).await {
-            Ok(made) => connections.add(key, made),
-            Err(error) => return Err(Failed::unsent(error, request, reused)),
-        },
+    let streams = way.cluster.limits().and_then(|limits| limits.streams);
+    let streams = streams.map_or(config.upstream_streams, |streams| streams as usize);
+    let (made, reused) = match place(way, || connections.least_busy(&key, streams)).await {
+        Ok(Place::There(known)) => (Ok(known), true),
+        Ok(Place::New(permits)) => {
+            let made = connect_http2(way, permits).await;
+            (made.map(|made| connections.add(key, made, way.cluster)), false)
+        }
+        Err(overflow) => (Err(overflow.into()), false),
     };
+    let shared = match made {
+        Ok(shared) => shared,
+        Err(error) => return Err(Failed::unsent(error, request, reused)),
+    };
+    shared.life.serve();
     shared.requests.set(shared.requests.get() + 1);
     let guard = SharedGuard(Rc::clone(&shared));
     let mut sender = shared.sender.clone();
@@ -257,8 +354,12 @@ async fn send_http2(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Re
     }
 }
 
-async fn connect_http2(way: Way<'_>) -> Result<(http2::SendRequest<RequestBody>, Mark), SendError> {
-    let io = connect(way).await?;
+async fn connect_http2(
+    way: Way<'_>,
+    permits: Permits,
+) -> Result<(http2::SendRequest<RequestBody>, Mark), SendError> {
+    let io = connect(way, permits.connection).await?;
+    drop(permits.pending);
     let mark = io.mark();
     let config = way.client.worker.config();
     let (sender, connection) = http2::Builder::new(LocalExecutor)
@@ -284,16 +385,37 @@ impl Connections {
     fn least_busy(&self, key: &Key, limit: usize) -> Option<Rc<Shared>> {
         let mut all = self.http2.borrow_mut();
         let known = all.get_mut(key)?;
-        known.retain(|one| !one.sender.is_closed());
-        let free = known.iter().filter(|one| one.requests.get() < limit);
+        known.retain(|one| !(one.sender.is_closed() || one.is_over()));
+        let free = known.iter().filter(|one| one.requests.get() < limit && !one.life.is_spent());
         free.min_by_key(|one| one.requests.get()).cloned()
     }
 
-    fn add(&self, key: Key, (sender, mark): (http2::SendRequest<RequestBody>, Mark)) -> Rc<Shared> {
-        let used = Cell::new(Instant::now());
-        let shared = Rc::new(Shared { sender, mark, requests: Cell::new(0), used });
+    fn add(
+        &self,
+        key: Key,
+        (sender, mark): (http2::SendRequest<RequestBody>, Mark),
+        cluster: &Cluster,
+    ) -> Rc<Shared> {
+        let (life, used) = (Life::new(cluster), Cell::new(Instant::now()));
+        let shared = Rc::new(Shared { sender, mark, life, requests: Cell::new(0), used });
         self.http2.borrow_mut().entry(key).or_default().push(Rc::clone(&shared));
         shared
+    }
+
+    /// Closes one that rests of `circuit`, if there is one.
+    pub(super) fn let_go(&self, circuit: &Circuit) -> bool {
+        if self.http1.let_go(circuit) {
+            return true;
+        }
+        let mut all = self.http2.borrow_mut();
+        let rests = |one: &Rc<Shared>| one.requests.get() == 0 && one.life.is_of(circuit);
+        all.values_mut().any(|known| match known.iter().position(rests) {
+            Some(at) => {
+                known.remove(at);
+                true
+            }
+            None => false,
+        })
     }
 
     /// Closes what has rested too long, and forgets what is closed.
@@ -302,8 +424,9 @@ impl Connections {
         self.http1.sweep();
         self.http2.borrow_mut().retain(|_, known| {
             known.retain(|one| {
+                let idle = one.life.idle().unwrap_or(idle);
                 let rests = one.requests.get() == 0 && one.used.get().elapsed() >= idle;
-                !one.sender.is_closed() && !rests
+                !(one.sender.is_closed() || one.is_over() || rests)
             });
             !known.is_empty()
         });

@@ -7,10 +7,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
 use tokio::time::Instant;
 
-use crate::request::RequestBody;
+use crate::cluster::Circuit;
 use crate::upstream::pool::Key;
 
 /// Servers that close after an answer, and do not say so, close at once: who lets a connection rest
@@ -31,18 +30,14 @@ pub(crate) enum Reuse {
 pub(super) trait Sender {
     /// The other side has closed it.
     fn is_closed(&self) -> bool;
-    /// It has nothing to do.
+    /// It has nothing to do, and takes another request.
     fn is_ready(&self) -> bool;
-}
-
-impl Sender for http1::SendRequest<RequestBody> {
-    fn is_closed(&self) -> bool {
-        self.is_closed()
-    }
-
-    fn is_ready(&self) -> bool {
-        self.is_ready()
-    }
+    /// It may rest, and nobody wants its place.
+    fn may_rest(&self) -> bool;
+    /// How long it may rest, where that is its own matter.
+    fn idle(&self) -> Option<Duration>;
+    /// It has a place in `circuit`.
+    fn is_of(&self, circuit: &Circuit) -> bool;
 }
 
 /// The connections that rest.
@@ -82,7 +77,7 @@ impl<S: Sender> Resting<S> {
         let none = || Kept { resting: Vec::new(), proven: false };
         let kept = all.entry(key).or_insert_with(none);
         kept.look();
-        if kept.resting.len() < limit {
+        if kept.resting.len() < limit && sender.may_rest() {
             kept.resting.push((sender, Instant::now()));
         }
     }
@@ -94,11 +89,26 @@ impl<S: Sender> Resting<S> {
         }
     }
 
+    /// Closes one of `circuit`, if there is one.
+    pub(super) fn let_go(&self, circuit: &Circuit) -> bool {
+        let mut all = self.all.borrow_mut();
+        let of_it = |(sender, _): &(S, Instant)| sender.is_of(circuit);
+        all.values_mut().any(|kept| match kept.resting.iter().position(of_it) {
+            Some(at) => {
+                kept.resting.remove(at);
+                true
+            }
+            None => false,
+        })
+    }
+
     /// Closes what has rested too long, and forgets what is closed.
     pub(super) fn sweep(&self) {
         self.all.borrow_mut().retain(|_, kept| {
             kept.look();
-            kept.resting.retain(|(_, since)| since.elapsed() < self.idle);
+            kept.resting.retain(|(sender, since)| {
+                sender.may_rest() && since.elapsed() < sender.idle().unwrap_or(self.idle)
+            });
             !kept.resting.is_empty()
         });
     }
@@ -135,6 +145,18 @@ mod tests {
 
         fn is_ready(&self) -> bool {
             !self.0.get()
+        }
+
+        fn may_rest(&self) -> bool {
+            true
+        }
+
+        fn idle(&self) -> Option<Duration> {
+            None
+        }
+
+        fn is_of(&self, _: &Circuit) -> bool {
+            true
         }
     }
 
@@ -182,6 +204,15 @@ mod tests {
             resting.put(key(), Fake::default(), 8);
             assert_eq!(resting.take(&key(), Reuse::Proven).is_some(), proven);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_after_the_other_makes_room_until_none_rests() {
+        let (resting, sender) = one();
+        resting.put(key(), sender, 8);
+        let let_go: Vec<bool> = (0..3).map(|_| resting.let_go(&Circuit::default())).collect();
+        assert_eq!(let_go, [true, true, false]);
+        assert!(resting.take(&key(), Reuse::Any).is_none());
     }
 
     #[tokio::test(start_paused = true)]

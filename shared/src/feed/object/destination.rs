@@ -178,7 +178,7 @@ fn subset(reader: &PolicyReader, fields: &Fields<'_>, intern: &mut Interner) -> 
 }
 
 /// Groups that no waypoint acts on.
-const NOT_YET: &[&str] = &["loadBalancer", "connectionPool", "outlierDetection", "retryBudget"];
+const NOT_YET: &[&str] = &["loadBalancer", "retryBudget"];
 
 /// Reads the policies of one rule.
 struct PolicyReader {

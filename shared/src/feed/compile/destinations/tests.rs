@@ -373,3 +373,20 @@ fn protection_that_cannot_be_given_refuses_instead() {
         assert_eq!(found.refused.is_some(), refused, "{mode}");
     }
 }
+
+/// What the documentation shows is in force as written, but for groups that have no effect yet.
+#[test]
+fn the_examples_of_the_documentation_are_in_force() {
+    let page = include_str!("../../../../../docs/resilience.md");
+    let examples: Vec<&str> = page.split("```yaml\n").skip(1).collect();
+    assert!(examples.len() > 1);
+    let api = WORLD.replace("name: web", "name: api").replace("10.96.0.1,", "10.96.0.9,");
+    let api = api.split("---\n").nth(2).unwrap();
+    for example in examples {
+        let text = example.split("```").next().unwrap();
+        let compiled = compiled(&format!("{api}---\n{text}"));
+        assert_eq!(remarks(&compiled), [], "{text}");
+        let named = |service: &&Arc<Service>| service.traffic.is_some();
+        assert_eq!(compiled.services.values().filter(named).count(), 1, "{text}");
+    }
+}
