@@ -9,6 +9,7 @@ mod change;
 mod chunks;
 mod dump;
 mod gateway;
+mod policy;
 mod publish;
 mod route;
 #[cfg(any(test, feature = "test-util"))]

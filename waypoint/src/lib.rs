@@ -5,6 +5,7 @@
 //! | [`tunnel`] | connections of clients: mutual TLS, CONNECT streams, which protocol is inside |
 //! | [`request`] | the life of a request |
 //! | [`resilience`] | whether and when a request is sent again |
+//! | [`permits`] | whether policies allow it, at the start and later |
 //! | [`upstream`] | endpoints and the connections to them |
 //! | [`cluster`] | what a `DestinationRule` says about a port of a service: limits, who is left out |
 //! | [`respond`] | answers of our own |
@@ -18,6 +19,7 @@ pub mod filters;
 pub mod metrics;
 pub mod node;
 pub mod outcome;
+pub mod permits;
 pub mod request;
 pub mod resilience;
 pub mod respond;

@@ -68,6 +68,7 @@ pub(crate) fn told(story: &Story) {
         flags: flag,
         route: story.route.as_deref(),
         request_id: text(&story.request_id).as_deref(),
+        audited: story.audited.as_deref(),
         attempts: story.attempts,
         bytes: Bytes { sent: measured.response_bytes, received: measured.request_bytes },
         duration: measured.duration,
@@ -100,8 +101,9 @@ pub(crate) fn refuse(
     });
 }
 
-/// Tells that an HTTP connection ended because the client broke the rules of its version.
-pub(crate) fn malformed(client: &Client, outcome: Outcome, error: &dyn Display) {
+/// Tells that a connection ended early for a reason that is no request's: the client broke the rules
+/// of its version of HTTP, or what became of it is no longer allowed.
+pub(crate) fn ended(client: &Client, outcome: Outcome, error: &dyn Display) {
     let connection = client.trace.map(|trace| trace.trace_id().to_string());
     client.worker.node.access.write(&Record {
         direction: Direction::Inbound,

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::authz::GatewayKey;
 use shared::balance::Loads;
 use shared::feed::LocalPod;
 use shared::hbone;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Standings};
 use crate::metrics::Repetitions;
+use crate::permits;
 use crate::resilience::budget::Budgets;
 use crate::router::Router;
 use crate::upstream::{Endpoint, Upstream};
@@ -99,6 +101,8 @@ impl Default for Config {
 pub struct Node {
     /// How connections behave.
     pub config: Config,
+    /// The Gateway that is served.
+    pub gateway: GatewayKey,
     /// The mesh.
     pub mesh: Reader,
     /// The pods that are instances of the Gateway served here.
@@ -125,6 +129,8 @@ pub struct OnWorker {
     pub node: Arc<Node>,
     /// How loaded endpoints are, as this worker sees it.
     pub loads: Loads,
+    /// Who waits for a change of policies.
+    pub permits: permits::Table,
     /// Compiled routes.
     pub router: Router,
     /// Connections to endpoints.
@@ -168,6 +174,7 @@ impl OnWorker {
     fn start(node: Arc<Node>) -> Rc<Self> {
         let part = Rc::new(Self {
             loads: Loads::default(),
+            permits: permits::Table::default(),
             router: Router::default(),
             upstream: Upstream::new(&node.config),
             budgets: Budgets::default(),
@@ -176,6 +183,7 @@ impl OnWorker {
             node,
         });
         tokio::task::spawn_local(keep_tidy(Rc::downgrade(&part)));
+        tokio::task::spawn_local(permits::keep_deciding(Rc::downgrade(&part)));
         part
     }
 

@@ -94,6 +94,8 @@ outcomes! {
     VERSION_UNSUPPORTED, Downstream, "DPE", 426;
     METHOD_UNSUPPORTED, Downstream, "NR", 404;
     UPGRADE_UNSUPPORTED, Downstream, "DPE", 403;
+    POLICY_DENIED, Downstream, "-", 403;
+    POLICY_CHANGED, Downstream, "-", 403;
     ROUTE_NOT_FOUND, Mesh, "NR", 404;
     FILTER_UNSUPPORTED, Mesh, "NC", 500;
     BACKEND_INVALID, Mesh, "NC", 500;
@@ -176,6 +178,8 @@ impl From<&Failure> for Outcome {
     fn from(failure: &Failure) -> Self {
         match failure {
             Failure::Bad(error) => Self::from(error),
+            Failure::Denied(_) => Self::POLICY_DENIED,
+            Failure::Revoked(_) => Self::POLICY_CHANGED,
             Failure::NoRoute => Self::ROUTE_NOT_FOUND,
             Failure::Filter(_) => Self::FILTER_UNSUPPORTED,
             Failure::Rewrite(_) => Self::PATH_INVALID,

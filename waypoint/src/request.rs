@@ -38,11 +38,11 @@ use self::admit::Upgrade;
 use self::attempt::Attempts;
 use crate::cluster::{Cluster, Wish};
 use crate::resilience::deadline;
-use crate::respond;
 use crate::router::{Backend, Choice, Matched, Routed, Rule};
 use crate::tunnel::http::Switch;
 use crate::tunnel::{Client, Target};
 use crate::upstream::{Endpoint, Version};
+use crate::{permits, respond};
 
 /// Answers one request of `client`. `switch` is where the upstream of an HTTP/1.1 upgrade is left.
 pub(crate) async fn serve(
@@ -66,10 +66,13 @@ async fn answer(
 ) -> Result<Response<Body>, Failure> {
     let upgrade = admit::admit(&mut request, client.worker.config())?;
     let mesh = client.worker.node.mesh.load();
+    let version = request.version();
+    let (mut parts, body) = request.into_parts();
+    let (permit, mut watch) =
+        permits::admit_request(client, &mesh, &parts).map_err(Failure::Denied)?;
+    story.audited = watch.audits(&mesh);
     let table = client.target.service().map(|service| client.worker.router.table(&mesh, service));
     let namespace = client.peer.id().namespace();
-    let client_version = request.version();
-    let (mut parts, body) = request.into_parts();
     let routed = match &table {
         Some(table) => table.route(client.target.port(), Some(namespace), &parts),
         None => Routed::Default,
@@ -96,17 +99,18 @@ async fn answer(
         edit_request(matched, &destination, &mut parts)?;
     }
     let asked = destination.cluster.limits().map(|limits| limits.upgrade).unwrap_or_default();
-    let version = Version::of(destination.protocol, client_version, asked);
+    let version = Version::of(destination.protocol, version, asked);
     let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
     forward::to_upstream(&mut parts, version, upgrade.is_some());
     story.forwarded(&parts);
     let body = RequestBody::of(body, Rc::clone(&story.received));
     let body = match &matched {
-        Some(matched) => mirror::start(client, &mesh, matched, &parts, body),
+        Some(matched) => mirror::start(client, &permit, &mesh, matched, &parts, body),
         None => body,
     };
     let attempts = Attempts {
         client,
+        permit: &permit,
         cluster: destination.cluster,
         wish: Wish { session: found.map(|(_, endpoint)| endpoint.address) },
         service: destination.service,
@@ -114,7 +118,8 @@ async fn answer(
         upgrade: upgrade.is_some(),
         limits: Limits::of(matched.as_ref().map(|matched| matched.rule), &parts.headers),
     };
-    let sent = attempts.run(Request::from_parts(parts, body), story).await?;
+    let sending = attempts.run(Request::from_parts(parts, body), story);
+    let sent = watch.during(sending).await.map_err(Failure::Revoked)??;
     let mut response = sent.response;
     if upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Failure::Switched);
@@ -133,10 +138,14 @@ async fn answer(
         held.tell(endpoint, response.headers_mut());
     }
     match (upgrade, sent.upgraded) {
-        (Some(upgrade), upgraded) => {
-            websocket::switch(upgrade, switch, upgraded, response, websocket)
+        (Some(upgrade), Some(upgraded)) => {
+            websocket::switch(upgrade, switch, upgraded.watched(watch), response, websocket)
         }
-        (None, _) => Ok(response),
+        // No, or no upgrade was asked for.
+        _ => {
+            story.watch = Some(watch);
+            Ok(response)
+        }
     }
 }
 

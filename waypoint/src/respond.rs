@@ -52,9 +52,14 @@ pub(crate) fn instead(
 pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
     let outcome = Outcome::from(&failure);
     story.fail(outcome, &failure);
+    let text = match failure {
+        // Envoy's words: which policy it was is for the log.
+        Failure::Denied(_) | Failure::Revoked(_) => "RBAC: access denied".to_owned(),
+        _ => failure.to_string(),
+    };
     let mut response = match story.is_grpc {
-        true => grpc(outcome.status(), &failure.to_string()),
-        false => plain(outcome.status(), failure.to_string()),
+        true => grpc(outcome.status(), &text),
+        false => plain(outcome.status(), text),
     };
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(outcome));

@@ -15,12 +15,13 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::time::Instant;
 
 use crate::cluster::{Wish, Work};
-use crate::metrics;
 use crate::outcome::Outcome;
+use crate::permits::Watch;
 use crate::request::{Failure, check};
 use crate::router::Choice;
 use crate::tunnel::{Client, Target};
 use crate::upstream::{Endpoint, Io, Way, connect as dial};
+use crate::{metrics, permits};
 
 /// Endpoints tried for one connection (design D8).
 const TRIES: usize = 3;
@@ -32,6 +33,7 @@ pub(crate) struct Connected {
     pub(crate) greeting: BytesMut,
     endpoint: Endpoint,
     service: Option<Arc<Service>>,
+    watch: Watch,
     /// The endpoint has work to do until this is dropped.
     _work: Work,
 }
@@ -54,14 +56,14 @@ pub(crate) async fn serve(
             let outcome = Outcome::from(&failure);
             let service = client.target.service().cloned();
             metrics::with_labels(&client, None, service.as_deref(), |labels| {
-                client.worker.traffic.failed(labels, ResponseFlag::Connect);
+                client.worker.traffic.failed(labels, flag(outcome));
             });
             let told = Told { cause: outcome.code(), error: &failure };
             tell(&client, None, service.as_deref(), None, started, End::Failed(told));
             return stream.reset(Reason::CANCEL);
         }
     };
-    let Connected { mut io, greeting, endpoint, service, _work } = connected;
+    let Connected { mut io, greeting, endpoint, service, mut watch, _work } = connected;
     let counted =
         metrics::with_labels(&client, Some(&endpoint.workload), service.as_deref(), |labels| {
             client.worker.traffic.open(labels)
@@ -72,8 +74,15 @@ pub(crate) async fn serve(
     };
     let forced = client.drain.forced();
     let ended = tokio::select! {
-        ended = carried => ended,
-        () = pin!(forced) => Err(std::io::Error::other("connection closed due to connection drain")),
+        ended = carried => ended.map_err(|error| (Outcome::UPSTREAM_CUT, error)),
+        denial = watch.revoked() => {
+            let denied = Failure::Revoked(denial);
+            Err((Outcome::from(&denied), std::io::Error::other(denied.to_string())))
+        }
+        () = pin!(forced) => {
+            let drained = std::io::Error::other("connection closed due to connection drain");
+            Err((Outcome::UPSTREAM_CUT, drained))
+        }
     };
     match ended {
         Ok((received, sent)) => {
@@ -84,9 +93,9 @@ pub(crate) async fn serve(
             let bytes = Bytes { sent, received };
             tell(&client, Some(&endpoint), service.as_deref(), Some(bytes), started, End::Complete);
         }
-        Err(error) => {
-            counted.close(ResponseFlag::Connect);
-            let told = Told { cause: Outcome::UPSTREAM_CUT.code(), error: &error };
+        Err((outcome, error)) => {
+            counted.close(flag(outcome));
+            let told = Told { cause: outcome.code(), error: &error };
             tell(&client, Some(&endpoint), service.as_deref(), None, started, End::Failed(told));
             stream.reset(Reason::CANCEL);
         }
@@ -98,10 +107,12 @@ pub(crate) async fn serve(
 /// # Errors
 /// Nobody could be connected.
 pub(crate) async fn connect(
-    client: &Client,
+    client: &Rc<Client>,
     server_name: Option<&str>,
 ) -> Result<Connected, Failure> {
     let mesh = client.worker.node.mesh.load();
+    let (allowed, watch) =
+        permits::admit_bytes(client, &mesh, server_name).map_err(Failure::Denied)?;
     let (cluster, service) = match &client.target {
         Target::Workload { workload, dialled } => {
             (client.worker.alone(Endpoint::new(Arc::clone(workload), *dialled)), None)
@@ -134,12 +145,13 @@ pub(crate) async fn connect(
         let permit = cluster.connection()?;
         let mut work = cluster.dial(endpoint, Instant::now());
         let hostname = service.as_ref().map(|service| &*service.key.hostname);
-        match dial(Way { client, endpoint, service: hostname, cluster: &cluster }, permit).await {
+        let way = Way { client, permit: &allowed, endpoint, service: hostname, cluster: &cluster };
+        match dial(way, permit).await {
             Ok(io) => {
                 work.connected(Instant::now());
                 let greeting = BytesMut::new();
                 let endpoint = endpoint.clone();
-                return Ok(Connected { io, greeting, endpoint, service, _work: work });
+                return Ok(Connected { io, greeting, endpoint, service, watch, _work: work });
             }
             Err(error) if error.is_final() => return Err(Failure::Connect(error)),
             Err(error) => {
@@ -152,6 +164,13 @@ pub(crate) async fn connect(
         }
     }
     Err(failure)
+}
+
+fn flag(outcome: Outcome) -> ResponseFlag {
+    match outcome {
+        Outcome::POLICY_DENIED | Outcome::POLICY_CHANGED => ResponseFlag::Denied,
+        _ => ResponseFlag::Connect,
+    }
 }
 
 fn tell(

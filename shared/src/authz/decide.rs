@@ -1,31 +1,16 @@
-//! The decision: may this peer open this connection?
+//! The decision: may this peer open this connection, or send this request?
 //!
 //! Invariants: pure, and allocates nothing when it allows; deny wins; the order of policies does
 //! not matter; a policy that is listed but unknown denies. (Istio ztunnel skips it, which leaves
 //! the workload open while policies and workloads race: a deviation on the safe side.)
 //! Source: spec L4 §6.2 to §6.4.
 
-use std::net::{IpAddr, SocketAddr};
+use crate::authz::{Action, Facts, Guarded, Policy, PolicyKey};
+use crate::mesh::{Applied, Mesh};
 
-use crate::authz::{Action, Policy, PolicyKey};
-use crate::identity::SpiffeId;
-use crate::mesh::{Applied, Mesh, Workload};
-
-/// What is known about a connection at its destination.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// The workload that is to receive it.
-    pub destination: &'a Workload,
-    /// The identity that the peer proved; none for plaintext.
-    pub peer: Option<&'a SpiffeId>,
-    /// Address of the TCP peer.
-    pub source_ip: IpAddr,
-    /// Address and port of the application's socket.
-    pub destination_addr: SocketAddr,
-}
-
-/// Proof that policy allowed a connection; only [`decide`] makes one.
-#[derive(Debug)]
+/// Proof that policy allowed a connection or a request; only [`decide`] makes one. A copy is for what
+/// the same decision covers.
+#[derive(Debug, Clone)]
 #[must_use = "a connection is opened with its permit"]
 pub struct Permit(());
 
@@ -54,6 +39,18 @@ pub enum Trial<'a> {
     NoneAllows,
 }
 
+/// The policies that apply, and those that are listed and unknown.
+fn applied<'a>(mesh: &'a Mesh, facts: &Facts<'a>) -> impl Iterator<Item = Applied<'a>> {
+    let (workload, behind) = match facts.guarded {
+        Guarded::Workload(workload) => (Some(workload), None),
+        Guarded::Behind { gateway, service } => (None, Some((gateway, service))),
+    };
+    let of_workload = workload.map(|workload| mesh.policies_for(workload));
+    let targeted = behind.map(|(gateway, service)| mesh.policies_behind(gateway, service));
+    let targeted = targeted.into_iter().flatten().map(Applied::Policy);
+    of_workload.into_iter().flatten().chain(targeted)
+}
+
 /// Decides by the policies of `mesh` whether a connection may be opened.
 ///
 /// # Errors
@@ -63,7 +60,7 @@ pub fn decide(mesh: &Mesh, facts: &Facts<'_>) -> Result<Permit, Denial> {
     let mut unknown = None;
     let mut allow_exists = false;
     let mut allowed = false;
-    for applied in mesh.policies_for(facts.destination) {
+    for applied in applied(mesh, facts) {
         let policy = match applied {
             Applied::Policy(policy) if policy.dry_run => continue,
             Applied::Policy(policy) => policy,
@@ -76,7 +73,7 @@ pub fn decide(mesh: &Mesh, facts: &Facts<'_>) -> Result<Permit, Denial> {
             Action::Deny if policy.matches(facts) => {
                 return Err(Denial::Explicit(policy.key.clone()));
             }
-            Action::Deny => {}
+            Action::Deny | Action::Audit => {}
             Action::Allow => {
                 allow_exists = true;
                 allowed = allowed || policy.matches(facts);
@@ -90,13 +87,23 @@ pub fn decide(mesh: &Mesh, facts: &Facts<'_>) -> Result<Permit, Denial> {
     }
 }
 
+/// The policies that mark what they match for the log.
+pub fn audits<'a>(mesh: &'a Mesh, facts: &Facts<'a>) -> impl Iterator<Item = &'a PolicyKey> {
+    applied(mesh, facts).filter_map(move |applied| match applied {
+        Applied::Policy(policy) if policy.action == Action::Audit => {
+            (!policy.dry_run && policy.matches(facts)).then_some(&policy.key)
+        }
+        _ => None,
+    })
+}
+
 /// What the policies on trial (dry run) would have done. Call it only when it will be logged.
 pub fn trials<'a>(mesh: &'a Mesh, facts: &Facts<'a>) -> Vec<Trial<'a>> {
     let known = |applied| match applied {
         Applied::Policy(policy) => Some(&**policy),
         Applied::Missing(_) => None,
     };
-    let policies: Vec<&Policy> = mesh.policies_for(facts.destination).filter_map(known).collect();
+    let policies: Vec<&Policy> = applied(mesh, facts).filter_map(known).collect();
     let mut trials = Vec::new();
     let mut allow_exists = false;
     let mut allows = false;
@@ -104,7 +111,7 @@ pub fn trials<'a>(mesh: &'a Mesh, facts: &Facts<'a>) -> Vec<Trial<'a>> {
         let matches = policy.matches(facts);
         match policy.action {
             Action::Deny if matches => trials.push(Trial::Denies(&policy.key)),
-            Action::Deny => {}
+            Action::Deny | Action::Audit => {}
             Action::Allow => {
                 allow_exists = true;
                 allows |= matches;

@@ -1,24 +1,34 @@
-//! Whether the parts of a policy match the facts of a connection (spec L4 §6.3).
+//! Whether the parts of a policy match the facts of a connection (spec L4 §6.3, L7 §4.2).
 
-use crate::authz::{Facts, Group, Match, Policy, Rule, ServiceAccountMatch, StringMatch};
+use crate::authz::inside::Reading;
+use crate::authz::{Action, Facts, Group, Match, Policy, Rule, ServiceAccountMatch, StringMatch};
 use crate::identity::SpiffeId;
 
 impl Policy {
     /// Any group matches; no group never does.
     pub fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.groups.iter().any(|group| group.matches(facts))
+        let reading = match self.action {
+            Action::Allow => Reading::Narrow,
+            Action::Deny | Action::Audit => Reading::Wide,
+        };
+        self.groups.iter().any(|group| group.matches(facts, reading))
     }
 }
 
 impl Group {
-    fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.rules.iter().all(|rule| rule.matches(facts))
+    fn matches(&self, facts: &Facts<'_>, reading: Reading) -> bool {
+        // Istio: an attribute that cannot be seen keeps the whole rule from allowing, also where
+        // another of its alternatives asks for less.
+        let visible = |one: &Match| one.inside.as_ref().is_none_or(|i| i.is_visible(&facts.inside));
+        let mut matches = self.rules.iter().flat_map(|rule| &rule.matches);
+        (reading == Reading::Wide || matches.all(visible))
+            && self.rules.iter().all(|rule| rule.matches(facts, reading))
     }
 }
 
 impl Rule {
-    fn matches(&self, facts: &Facts<'_>) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(|one| one.matches(facts))
+    fn matches(&self, facts: &Facts<'_>, reading: Reading) -> bool {
+        self.matches.is_empty() || self.matches.iter().any(|one| one.matches(facts, reading))
     }
 }
 
@@ -28,7 +38,7 @@ impl Match {
         *self == Self::default()
     }
 
-    fn matches(&self, facts: &Facts<'_>) -> bool {
+    fn matches(&self, facts: &Facts<'_>, reading: Reading) -> bool {
         let address = facts.destination_addr.ip().to_canonical();
         let port = facts.destination_addr.port();
         let source = facts.source_ip.to_canonical();
@@ -44,11 +54,12 @@ impl Match {
                 facts.peer.is_some_and(|peer| principal.matches_principal(peer))
             })
             && holds(&self.namespaces, &self.not_namespaces, |one| one.matches(namespace))
+            && self.inside.as_ref().is_none_or(|inside| inside.matches(&facts.inside, reading))
     }
 }
 
 /// Any of `positive` (when there are some) and none of `negative`.
-fn holds<T>(positive: &[T], negative: &[T], matches: impl Fn(&T) -> bool) -> bool {
+pub(super) fn holds<T>(positive: &[T], negative: &[T], matches: impl Fn(&T) -> bool) -> bool {
     (positive.is_empty() || positive.iter().any(&matches)) && !negative.iter().any(matches)
 }
 
@@ -59,11 +70,15 @@ impl ServiceAccountMatch {
 }
 
 impl StringMatch {
-    fn matches(&self, value: &str) -> bool {
+    pub(super) fn matches(&self, value: &str) -> bool {
+        self.matches_bytes(value.as_bytes())
+    }
+
+    pub(super) fn matches_bytes(&self, value: &[u8]) -> bool {
         match self {
-            Self::Exact(text) => **text == *value,
-            Self::Prefix(text) => value.starts_with(&**text),
-            Self::Suffix(text) => value.ends_with(&**text),
+            Self::Exact(text) => text.as_bytes() == value,
+            Self::Prefix(text) => value.starts_with(text.as_bytes()),
+            Self::Suffix(text) => value.ends_with(text.as_bytes()),
             Self::Presence => !value.is_empty(),
         }
     }

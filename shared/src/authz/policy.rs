@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::authz::InsideMatch;
+use crate::mesh::ServiceKey;
+
 /// One authorisation policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Namespace and name.
     pub key: PolicyKey,
-    /// Which workloads it applies to.
+    /// What it applies to.
     pub scope: Scope,
+    /// What a waypoint enforces it for; empty in every other scope.
+    pub targets: Box<[PolicyTarget]>,
     /// What a match means.
     pub action: Action,
     /// Evaluated and logged, never enforced.
@@ -35,7 +40,7 @@ impl fmt::Display for PolicyKey {
     }
 }
 
-/// Which workloads a policy applies to.
+/// What a policy applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Scope {
     /// Every workload of the mesh.
@@ -44,6 +49,28 @@ pub enum Scope {
     Namespace,
     /// Only workloads that list the policy.
     WorkloadSelector,
+    /// Only the traffic that its targets name, at a waypoint.
+    Targets,
+}
+
+/// What a waypoint enforces a policy for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum PolicyTarget {
+    /// Everything that passes any waypoint.
+    Waypoints,
+    /// Everything that passes the waypoint of this Gateway.
+    Gateway(GatewayKey),
+    /// What is asked of this service.
+    Service(ServiceKey),
+}
+
+/// Namespace and name of a Gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
+pub struct GatewayKey {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
 }
 
 /// What a matching policy does.
@@ -53,6 +80,8 @@ pub enum Action {
     Allow,
     /// Denies, whatever the allow policies say.
     Deny,
+    /// Changes nothing; what matches is marked in the log.
+    Audit,
 }
 
 /// Matches if all its rules match; without rules it matches everything.
@@ -109,6 +138,9 @@ pub struct Match {
     /// None of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_destination_ports: Vec<u16>,
+    /// What only a waypoint can see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Box<InsideMatch>>,
 }
 
 /// How a string of a policy compares.

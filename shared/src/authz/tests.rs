@@ -9,11 +9,14 @@ use super::*;
 use crate::identity::SpiffeId;
 use crate::mesh::{Mesh, Workload, sample, writer};
 
+mod inside;
+
 const PEER: &str = "spiffe://cluster.local/ns/team/sa/web";
 
 fn policy(name: &str, action: Action, groups: Vec<Group>) -> Policy {
     let key = sample::policy_key(name, "ns");
-    Policy { key, scope: Scope::Namespace, action, dry_run: false, groups }
+    let targets = Box::default();
+    Policy { key, scope: Scope::Namespace, targets, action, dry_run: false, groups }
 }
 
 fn when(one: Match) -> Vec<Group> {
@@ -37,10 +40,11 @@ fn mesh(policies: impl IntoIterator<Item = Policy>) -> Arc<Mesh> {
 fn decide_for(mesh: &Mesh, peer: Option<&str>, destination: &Workload) -> Result<(), Denial> {
     let peer: Option<SpiffeId> = peer.map(|peer| peer.parse().unwrap());
     let facts = Facts {
-        destination,
+        guarded: Guarded::Workload(destination),
         peer: peer.as_ref(),
         source_ip: IpAddr::from([10, 0, 0, 1]),
         destination_addr: SocketAddr::from(([10, 0, 0, 2], 8080)),
+        inside: Inside::Unseen,
     };
     decide(mesh, &facts).map(drop)
 }
@@ -94,10 +98,11 @@ fn dry_run_is_never_enforced_and_always_told() {
     let destination = sample::workload("w", "ns");
     assert_eq!(decide_for(&mesh, None, &destination), Ok(()));
     let facts = Facts {
-        destination: &destination,
+        guarded: Guarded::Workload(&destination),
         peer: None,
         source_ip: IpAddr::from([10, 0, 0, 1]),
         destination_addr: SocketAddr::from(([10, 0, 0, 2], 8080)),
+        inside: Inside::Unseen,
     };
     let told = trials(&mesh, &facts);
     assert_eq!(told, [Trial::Denies(&sample::policy_key("deny", "ns")), Trial::NoneAllows]);

@@ -115,6 +115,7 @@ pub(crate) fn compile(
     services::compile(&mut world, &mut compiled);
     entries::compile(&mut world, &mut compiled);
     destinations::compile(&mut world, &mut compiled);
+    policies::attach(&mut world, &mut compiled);
     routes::compile(&mut world, &mut compiled);
     pods::compile(&mut world, &mut compiled);
     compiled.verdicts.append(&mut world.verdicts);

@@ -20,7 +20,7 @@ mod slice;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use authorization::Authorization;
+pub(crate) use authorization::{Authorization, TargetKind, TargetRef};
 pub(crate) use destination::{DestinationRule, Groups, PolicyRead};
 pub(crate) use entry::{Machine, ServiceEntry};
 pub(crate) use gateway::Gateway;

@@ -5,9 +5,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::authz::{Policy, PolicyKey, Scope};
+use crate::authz::{Policy, PolicyKey};
 use crate::mesh::snapshot::{
-    AtAddress, AtVip, Endpoint, InRange, by_address, by_service, is_addressable, wide_order,
+    AtAddress, AtVip, Endpoint, InRange, by_address, by_service, is_addressable,
 };
 use crate::mesh::{Mesh, Route, RouteKey, Service, ServiceKey, Uid, Workload};
 
@@ -179,26 +179,6 @@ impl Mesh {
         }
         Some(old)
     }
-
-    fn put_policy(&mut self, policy: Arc<Policy>) -> Effect {
-        if self.policy(&policy.key) == Some(&policy) {
-            return Effect::Nothing;
-        }
-        self.take_policy(&policy.key);
-        if policy.scope != Scope::WorkloadSelector {
-            self.wide_policies.insert(policy.clone(), |row| wide_key(row).cmp(&wide_key(&policy)));
-        }
-        self.policies.insert(policy.clone(), |row| row.key.cmp(&policy.key));
-        Effect::Decisions
-    }
-
-    fn take_policy(&mut self, key: &PolicyKey) -> Option<Arc<Policy>> {
-        let old = self.policies.remove(|row| row.key.cmp(key))?;
-        if old.scope != Scope::WorkloadSelector {
-            self.wide_policies.remove(|row| wide_key(row).cmp(&wide_key(&old)));
-        }
-        Some(old)
-    }
 }
 
 /// Whether every decision about connections to the workload stays as it was.
@@ -225,8 +205,4 @@ fn vip_order(row: &AtVip) -> (IpAddr, &str, &str, &str) {
 fn range_order(row: &InRange) -> (&str, ipnet::IpNet, &str, &str) {
     let key = &row.service.key;
     (&row.network, row.range, &key.namespace, &key.hostname)
-}
-
-fn wide_key(policy: &Policy) -> (Option<&str>, &PolicyKey) {
-    (wide_order(policy), &policy.key)
 }

@@ -136,6 +136,7 @@ impl Serialize for Policy {
         map.put("name", &self.key.name)?;
         map.put("namespace", &self.key.namespace)?;
         map.put("scope", &self.scope)?;
+        map.list("targets", &self.targets)?;
         map.put("action", &self.action)?;
         map.put("dryRun", &self.dry_run)?;
         let rules = |group: &'_ crate::authz::Group| {

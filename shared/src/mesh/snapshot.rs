@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use crate::authz::{Policy, PolicyKey};
 use crate::mesh::chunks::Chunks;
+use crate::mesh::policy::AtTarget;
 use crate::mesh::route::AtParent;
 use crate::mesh::{
     Health, HealthPolicy, NetworkMode, PortMap, Protocol, Route, Service, ServiceKey, Uid,
@@ -34,6 +35,7 @@ pub struct Mesh {
     pub(super) by_range: Chunks<InRange>,
     pub(super) policies: Chunks<Arc<Policy>>,
     pub(super) wide_policies: Chunks<Arc<Policy>>,
+    pub(super) by_target: Chunks<AtTarget>,
     pub(super) routes: Chunks<Arc<Route>>,
     pub(super) by_parent: Chunks<AtParent>,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::authz::{Action, Policy, PolicyKey, Scope as PolicyScope};
+use crate::authz::{Action, GatewayKey, Policy, PolicyKey, PolicyTarget, Scope as PolicyScope};
 
 fn ip(last: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, last])
@@ -19,7 +19,14 @@ fn vip(last: u8) -> NetworkAddr {
 
 fn policy(name: &str, namespace: &str, scope: PolicyScope) -> Policy {
     let key = sample::policy_key(name, namespace);
-    Policy { key, scope, action: Action::Deny, dry_run: false, groups: Vec::new() }
+    Policy {
+        key,
+        scope,
+        targets: Box::default(),
+        action: Action::Deny,
+        dry_run: false,
+        groups: Vec::new(),
+    }
 }
 
 fn mesh(changes: impl IntoIterator<Item = Change>) -> Arc<Mesh> {
@@ -182,10 +189,11 @@ fn shape(mesh: &Mesh) -> String {
     let policies: Vec<_> =
         [&mesh.policies, &mesh.wide_policies].map(|index| index.iter().collect::<Vec<_>>()).into();
     let routes: Vec<_> = mesh.routes().collect();
+    let by_target: Vec<_> = mesh.by_target.iter().map(|r| (&r.target, &r.policy)).collect();
     let by_parent: Vec<_> = mesh.by_parent.iter().map(|r| (&r.service, &r.route)).collect();
     format!(
         "{by_address:?}{by_vip:?}{ranges:?}{endpoints:?}{workloads:?}{services:?}{policies:?}\
-         {routes:?}{by_parent:?}"
+         {routes:?}{by_target:?}{by_parent:?}"
     )
 }
 
@@ -208,6 +216,42 @@ fn any_workload() -> impl Strategy<Value = Workload> {
     })
 }
 
+fn target(which: u8) -> PolicyTarget {
+    match which {
+        0 => PolicyTarget::Waypoints,
+        1 => PolicyTarget::Gateway(gateway("wp")),
+        _ => PolicyTarget::Service(sample::service_key(&format!("s{which}"), "ns0")),
+    }
+}
+
+fn gateway(name: &str) -> GatewayKey {
+    GatewayKey { namespace: "ns0".into(), name: name.into() }
+}
+
+#[test]
+fn a_waypoint_has_the_policies_of_its_class_its_gateway_and_the_service_asked_for() {
+    let with = |name: &str, which: &[u8]| {
+        let mut policy = policy(name, "ns0", PolicyScope::Targets);
+        policy.targets = which.iter().copied().map(target).collect();
+        Change::from(policy)
+    };
+    let (mut writer, reader) = writer();
+    writer.apply([with("all", &[0]), with("own", &[1]), with("two", &[2]), with("both", &[2, 3])]);
+    let mesh = reader.load();
+    let names = |own: &GatewayKey, service: Option<u8>| {
+        let service = service.map(|n| sample::service_key(&format!("s{n}"), "ns0"));
+        let found = mesh.policies_behind(own, service.as_ref());
+        found.map(|policy| policy.key.name.to_string()).collect::<Vec<_>>()
+    };
+    let own = gateway("wp");
+    assert_eq!(names(&own, None), ["all", "own"]);
+    assert_eq!(names(&own, Some(2)), ["all", "own", "both", "two"]);
+    assert_eq!(names(&own, Some(3)), ["all", "own", "both"]);
+    assert_eq!(names(&gateway("other"), Some(4)), ["all"]);
+    let workload = sample::workload("w", "ns0");
+    assert_eq!(mesh.policies_for(&workload).count(), 0, "they are for waypoints alone");
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     let service = (0..4u8, prop::collection::vec(0..6u8, 0..3), any::<bool>()).prop_map(
         |(name, mut vips, ranged)| {
@@ -222,9 +266,22 @@ fn any_change() -> impl Strategy<Value = Change> {
             service
         },
     );
-    let scopes = [PolicyScope::Global, PolicyScope::Namespace, PolicyScope::WorkloadSelector];
-    let policy = (0..4u8, prop::sample::select(scopes.to_vec()))
-        .prop_map(|(name, scope)| policy(&format!("p{name}"), "ns0", scope));
+    let scopes = [
+        PolicyScope::Global,
+        PolicyScope::Namespace,
+        PolicyScope::WorkloadSelector,
+        PolicyScope::Targets,
+    ];
+    let targets = prop::collection::vec(0..4u8, 0..4);
+    let policy = (0..4u8, prop::sample::select(scopes.to_vec()), targets).prop_map(
+        |(name, scope, targets)| {
+            let mut policy = policy(&format!("p{name}"), "ns0", scope);
+            if scope == PolicyScope::Targets {
+                policy.targets = targets.into_iter().map(target).collect();
+            }
+            policy
+        },
+    );
     let route = (0..4u8, prop::collection::vec((0..3u8, prop::option::of(80..82u16)), 0..4));
     let route = route.prop_map(|(name, parents)| {
         let mut route =

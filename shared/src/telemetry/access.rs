@@ -126,6 +126,8 @@ pub struct RequestRecord<'a> {
     pub route: Option<&'a str>,
     /// `x-request-id`.
     pub request_id: Option<&'a str>,
+    /// The audit policies that it matches.
+    pub audited: Option<&'a str>,
     /// How often endpoints were tried.
     pub attempts: u32,
     /// Bodies: `sent` is the response's.
@@ -199,6 +201,7 @@ fn render_request(format: Format, level: Level, record: &RequestRecord<'_>) -> S
     line.optional("flags", record.flags);
     line.optional("route", record.route);
     line.optional("request_id", record.request_id);
+    line.optional("audited", record.audited);
     line.field("attempts", &Value::Number(record.attempts.into()));
     line.field("bytes_sent", &Value::Number(record.bytes.sent));
     line.field("bytes_recv", &Value::Number(record.bytes.received));

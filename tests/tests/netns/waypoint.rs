@@ -1,5 +1,6 @@
 //! Requests through a waypoint, from node to node.
 
+mod authz;
 mod backends;
 mod clients;
 mod endpoints;
@@ -49,6 +50,7 @@ pub(crate) fn cases() -> Vec<Case> {
         retries::CASES,
         ends::CASES,
         trailers::CASES,
+        authz::CASES,
         &resilience::cases(),
     ]
     .concat()

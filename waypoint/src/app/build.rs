@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use shared::authz::GatewayKey;
 use shared::config::Feed;
 use shared::feed::{self, dir};
 use shared::hbone;
@@ -71,6 +72,10 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
     standings.register(&registry).map_err(Failure::Metrics)?;
     let node = Arc::new(Node {
         config: node_config(&config),
+        gateway: GatewayKey {
+            namespace: config.gateway.namespace.clone(),
+            name: config.gateway.name.clone(),
+        },
         mesh: reader,
         instances: feed.local_pods(),
         pod: config.pod.clone(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use shared::authz::Permit;
 use shared::mesh::Service;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -31,6 +32,7 @@ use crate::upstream::{
 /// A request's ways.
 pub(super) struct Attempts<'a> {
     pub(super) client: &'a Client,
+    pub(super) permit: &'a Permit,
     pub(super) cluster: Rc<Cluster>,
     /// Which of its endpoints.
     pub(super) wish: Wish,
@@ -166,6 +168,7 @@ impl Attempts<'_> {
     ) -> Attempt {
         let way = Way {
             client: self.client,
+            permit: self.permit,
             endpoint,
             service: self.service.map(|service| &*service.key.hostname),
             cluster: &self.cluster,

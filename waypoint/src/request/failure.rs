@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::authz::Denial;
 use shared::chain::Chain;
 
 use crate::cluster::Overflow;
@@ -17,6 +18,12 @@ pub enum Failure {
     /// It must not be forwarded as it is.
     #[error(transparent)]
     Bad(#[from] BadRequest),
+    /// A policy forbids it. The client is not told which.
+    #[error("{0}")]
+    Denied(#[source] Denial),
+    /// It was allowed, and a policy that changed forbids it now.
+    #[error("no longer allowed: {0}")]
+    Revoked(#[source] Denial),
     /// The service has routes, and none matches.
     #[error("no route matches")]
     NoRoute,

@@ -13,6 +13,7 @@ use http::Request;
 use http::request::Parts;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use shared::authz::Permit;
 use shared::mesh::{Destination, Mesh};
 use tokio::sync::mpsc;
 
@@ -58,6 +59,7 @@ struct CutShort;
 /// Starts the mirrors of the rule that want this request, and gives the body back to be sent.
 pub(super) fn start(
     client: &Rc<Client>,
+    permit: &Permit,
     mesh: &Mesh,
     matched: &Matched<'_>,
     parts: &Parts,
@@ -79,7 +81,7 @@ pub(super) fn start(
             }
             _ => RequestBody::Empty,
         };
-        send(client, mesh, mirror, parts, copy);
+        send((client, permit), mesh, mirror, parts, copy);
     }
     match body {
         RequestBody::Client(body, received) if !copies.is_empty() => {
@@ -89,7 +91,13 @@ pub(super) fn start(
     }
 }
 
-fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: RequestBody) {
+fn send(
+    (client, permit): (&Rc<Client>, &Permit),
+    mesh: &Mesh,
+    mirror: &Mirror,
+    parts: &Parts,
+    body: RequestBody,
+) {
     let Destination { service, port } = &mirror.backend;
     let Some(service) = mesh.service(service).cloned() else { return };
     if let Err(error) = check(&service, *port) {
@@ -97,7 +105,7 @@ fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: 
         return;
     }
     let cluster = client.worker.upstream.cluster(mesh, client, &service, *port);
-    let client = Rc::clone(client);
+    let (client, permit) = (Rc::clone(client), permit.clone());
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = parts.uri.clone();
@@ -112,6 +120,7 @@ fn send(client: &Rc<Client>, mesh: &Mesh, mirror: &Mirror, parts: &Parts, body: 
     tokio::task::spawn_local(async move {
         let attempts = Attempts {
             client: &client,
+            permit: &permit,
             cluster,
             wish: Wish::default(),
             service: Some(&service),

@@ -11,11 +11,13 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::{Frame, SizeHint};
+use shared::authz::Denial;
 use shared::mesh::Service;
 use tokio::time::Instant;
 
 use crate::metrics;
 use crate::outcome::Outcome;
+use crate::permits::Watch;
 use crate::request::body::{Body, Error, Received};
 use crate::request::{Failure, forward};
 use crate::respond::{self, PROXY_STATUS};
@@ -44,6 +46,10 @@ pub(crate) struct Story {
     pub(crate) failure: Option<(Outcome, String)>,
     pub(crate) status: u16,
     pub(crate) grpc_status: Option<Box<str>>,
+    /// The audit policies that it matches.
+    pub(crate) audited: Option<Box<str>>,
+    /// Ends the response when it is no longer allowed.
+    pub(super) watch: Option<Watch>,
     pub(crate) received: Rc<Received>,
     pub(crate) response_bytes: u64,
     ended: bool,
@@ -70,6 +76,8 @@ impl Story {
             failure: None,
             status: 0,
             grpc_status: None,
+            audited: None,
+            watch: None,
             received: Rc::default(),
             response_bytes: 0,
             ended: false,
@@ -122,6 +130,18 @@ impl Story {
         }
     }
 
+    /// Why a response must not go on.
+    fn denied(&mut self, waits: bool, cx: &mut Context<'_>) -> Option<Denial> {
+        let watch = self.watch.as_mut()?;
+        match waits {
+            false => watch.denied(),
+            true => match watch.poll_denied(cx) {
+                Poll::Ready(denial) => Some(denial),
+                Poll::Pending => None,
+            },
+        }
+    }
+
     fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             metrics::told(self);
@@ -164,6 +184,12 @@ impl http_body::Body for Told {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Some(denial) = this.story.denied(polled.is_pending(), cx) {
+            let denied = Failure::Revoked(denial);
+            this.story.fail(Outcome::from(&denied), &denied);
+            this.story.end();
+            return Poll::Ready(Some(Err(denied.to_string().into())));
+        }
         match &polled {
             Poll::Pending => {}
             Poll::Ready(None) => this.story.end(),

@@ -27,18 +27,17 @@ pub(super) fn key() -> [u8; 24] {
     key
 }
 
-/// Turns the endpoint's answer to an upgrade into the client's, and starts to carry bytes if it is yes.
+/// Turns the endpoint's yes to an upgrade into the client's, and starts to carry bytes.
 ///
 /// # Errors
 /// [`Failure::UpgradeRefused`] when the answer is yes and wrong.
 pub(super) fn switch(
     upgrade: Upgrade,
     switch: Option<Switch>,
-    upgraded: Option<Upgraded>,
+    upgraded: Upgraded,
     mut response: Response<Body>,
     key: Option<Vec<u8>>,
 ) -> Result<Response<Body>, Failure> {
-    let Some(upgraded) = upgraded else { return Ok(response) };
     match (upgrade, switch) {
         (Upgrade::Http1, Some(switch)) => {
             switch.replace(Some(upgraded));
@@ -56,7 +55,8 @@ pub(super) fn switch(
             // Ends with its stream, which ends with its connection.
             tokio::task::spawn_local(async move {
                 if let Ok(client) = client.await {
-                    upgraded.carry_between(&mut TokioIo::new(client), Bytes::new()).await;
+                    // A denial is told already, and dropping the stream resets it.
+                    upgraded.carry_between(&mut TokioIo::new(client), Bytes::new()).await.ok();
                 }
             });
             Ok(response)

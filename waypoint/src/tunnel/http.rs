@@ -128,9 +128,9 @@ fn tell(client: &Client, error: &hyper::Error) {
         })
     };
     if error.is_parse_too_large() {
-        metrics::malformed(client, Outcome::HEADERS_TOO_LARGE, &Chain(error));
+        metrics::ended(client, Outcome::HEADERS_TOO_LARGE, &Chain(error));
     } else if error.is_parse() || broke_http2() {
-        metrics::malformed(client, Outcome::MESSAGE_MALFORMED, &Chain(error));
+        metrics::ended(client, Outcome::MESSAGE_MALFORMED, &Chain(error));
     } else {
         tracing::debug!(src = %client.address, error = %Chain(error), "http connection ended");
     }

@@ -7,6 +7,7 @@
 //! Source: spec L7 §1.5.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -43,7 +44,10 @@ const LONGEST_METHOD_BYTES: usize = 32;
 ///
 /// # Errors
 /// The stream ended before it said anything.
-pub(super) async fn inside(client: &Client, stream: &mut Stream) -> Result<Inside, StreamError> {
+pub(super) async fn inside(
+    client: &Rc<Client>,
+    stream: &mut Stream,
+) -> Result<Inside, StreamError> {
     let patience = client.worker.config().sniff_patience;
     match client.target.protocol() {
         AppProtocol::Tcp | AppProtocol::Tls => Ok(Inside::Tcp(None)),
@@ -65,7 +69,7 @@ pub(super) async fn inside(client: &Client, stream: &mut Stream) -> Result<Insid
 }
 
 /// Connects the server and waits for whoever speaks first.
-async fn server_first(client: &Client, stream: &mut Stream) -> Result<Inside, StreamError> {
+async fn server_first(client: &Rc<Client>, stream: &mut Stream) -> Result<Inside, StreamError> {
     let patience = client.worker.config().sniff_patience;
     let Ok(mut connected) = tcp::connect(client, None).await else {
         return Ok(of(first_bytes(stream, guess, patience).await?, None));

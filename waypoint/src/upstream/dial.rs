@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use shared::authz;
 use shared::balance::is_nobody_there;
 use shared::chain::Chain;
 use shared::hbone::{self, OpenError, Request};
@@ -78,6 +79,8 @@ impl Error {
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'a> {
     pub(crate) client: &'a Client,
+    /// That policies allow it.
+    pub(crate) permit: &'a authz::Permit,
     pub(crate) endpoint: &'a Endpoint,
     /// Host name of the service that is meant.
     pub(crate) service: Option<&'a str>,
@@ -99,6 +102,8 @@ pub(crate) async fn connect(way: Way<'_>, permit: Option<Permit>) -> Result<Io, 
 
 async fn open(way: Way<'_>) -> Result<Link, Error> {
     let worker = &way.client.worker;
+    // Nobody gets here without it.
+    let _allowed: &authz::Permit = way.permit;
     if !way.endpoint.tunnel {
         let connect = TcpStream::connect(way.endpoint.address);
         let socket = timeout(worker.config().connect_timeout, connect)

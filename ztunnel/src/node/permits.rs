@@ -13,7 +13,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use shared::authz::{self, Facts, Permit};
+use shared::authz::{self, Facts, Guarded, Inside, Permit};
 use shared::identity::SpiffeId;
 use shared::mesh::{Mesh, Uid, Workload};
 use slab::Slab;
@@ -64,10 +64,11 @@ impl Case {
     /// The reason against it.
     pub fn decide(&self, mesh: &Mesh) -> Result<Permit, Denial> {
         let facts = Facts {
-            destination: &self.workload,
+            guarded: Guarded::Workload(&self.workload),
             peer: self.peer.as_ref(),
             source_ip: self.source_ip,
             destination_addr: self.destination,
+            inside: Inside::Unseen,
         };
         let permit = authz::decide(mesh, &facts).map_err(Denial::Policy)?;
         if self.workload.require_waypoint && !self.comes_through_waypoint(mesh) {

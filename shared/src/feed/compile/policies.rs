@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::authz::{Action, Group, Match, Policy, PolicyKey, Rule, Scope, StringMatch};
+use crate::authz::{
+    Action, GatewayKey, Group, Match, Policy, PolicyKey, PolicyTarget, Rule, Scope, StringMatch,
+};
 use crate::feed::compile::Compiled;
 use crate::feed::compile::world::World;
-use crate::feed::object::{Body, MtlsMode, Object, PeerAuthentication, has_labels};
+use crate::feed::object::{
+    Body, MtlsMode, Object, PeerAuthentication, TargetKind, TargetRef, has_labels,
+};
+use crate::feed::verdict::Cause;
+use crate::mesh::ServiceKey;
 
 /// One that no Kubernetes object can have, because of the underscores.
 const STRICT: &str = "istio_converted_static_strict";
@@ -15,6 +21,8 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
     let mut peers: Vec<(&'a Object, &'a PeerAuthentication)> = Vec::new();
     for object in world.objects {
         match &object.body {
+            // What they are attached to must be known first.
+            Body::Authorization(one) if one.policy.scope == Scope::Targets => {}
             Body::Authorization(one) => {
                 let policy = one.policy.clone();
                 if policy.scope == Scope::WorkloadSelector {
@@ -38,6 +46,61 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
         (&one.created, &one.key).cmp(&(&other.created, &other.key))
     });
     world.peers = peers;
+}
+
+/// Policies for waypoints, once the services are known.
+pub(super) fn attach(world: &mut World<'_>, compiled: &mut Compiled) {
+    for object in world.objects {
+        let Body::Authorization(one) = &object.body else { continue };
+        if one.policy.scope != Scope::Targets {
+            continue;
+        }
+        let mut targets = Vec::new();
+        for reference in &one.targets {
+            let (found, problem) = target(world, compiled, object, reference);
+            targets.extend(found);
+            if let Some((cause, reason)) = problem {
+                world.verdicts.push(object.verdict(&reference.field, cause, reason));
+            }
+        }
+        let policy = Policy { targets: targets.into(), ..(*one.policy).clone() };
+        compiled.policies.insert(policy.key.clone(), Arc::new(policy));
+    }
+}
+
+/// What a reference stands for, and what is wrong with it. One to something that is not there yet
+/// stands for it all the same.
+fn target(
+    world: &mut World<'_>,
+    compiled: &Compiled,
+    object: &Object,
+    reference: &TargetRef,
+) -> (Vec<PolicyTarget>, Option<(Cause, String)>) {
+    let (namespace, name) = (object.key.namespace.clone(), reference.name.clone());
+    let missing =
+        |kind: &str| Some((Cause::Invalid, format!("there is no {kind} {namespace}/{name}")));
+    let keys = match reference.kind {
+        TargetKind::GatewayClass => return (vec![PolicyTarget::Waypoints], None),
+        TargetKind::Gateway => {
+            let problem =
+                if world.has_waypoint(&namespace, &name) { None } else { missing("waypoint") };
+            return (vec![PolicyTarget::Gateway(GatewayKey { namespace, name })], problem);
+        }
+        TargetKind::Service => vec![world.service_key(&namespace, &name)],
+        TargetKind::ServiceEntry => world.hosts_of(&namespace, &name),
+    };
+    let known = |key: &ServiceKey| compiled.services.get(key);
+    let problem = match keys.iter().find_map(known) {
+        None => {
+            missing(if reference.kind == TargetKind::Service { "Service" } else { "ServiceEntry" })
+        }
+        Some(service) if service.waypoints().next().is_none() => Some((
+            Cause::Unsupported,
+            format!("{} has no waypoint, so nothing enforces the policy", service.key),
+        )),
+        Some(_) => None,
+    };
+    (keys.into_iter().map(PolicyTarget::Service).collect(), problem)
 }
 
 impl<'a> World<'a> {
@@ -114,7 +177,8 @@ fn static_strict(root: &Arc<str>) -> Arc<Policy> {
 
 fn deny(key: PolicyKey, groups: Vec<Group>) -> Arc<Policy> {
     let (scope, action) = (Scope::WorkloadSelector, Action::Deny);
-    Arc::new(Policy { key, scope, action, dry_run: false, groups })
+    let targets = Box::default();
+    Arc::new(Policy { key, scope, targets, action, dry_run: false, groups })
 }
 
 fn strict_but_for(ports: &[u16]) -> Vec<Group> {

@@ -5,13 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::authz::{Denial, Facts, decide};
+use crate::authz::{Denial, Facts, Guarded, Inside, decide};
 use crate::feed::verdict::Cause;
 use crate::feed::{SourceFile, objects};
 use crate::identity::SpiffeId;
 use crate::mesh::{
     BalancingMode, GatewayDestination, Health, IpFamilies, NetworkMode, Protocol, Reader, writer,
 };
+
+mod attached;
 
 fn compile(text: &str) -> Compiled {
     let options = Options { node: Some("n1".into()), ..Options::default() };
@@ -68,10 +70,11 @@ fn decision(text: &str, pod: &str, peer: Option<&str>, port: u16) -> Result<(), 
     let peer: Option<SpiffeId> =
         peer.map(|name| format!("spiffe://cluster.local/ns/team/sa/{name}").parse().unwrap());
     let facts = Facts {
-        destination: mesh.workload(&workload(&compiled, pod).uid).unwrap(),
+        guarded: Guarded::Workload(mesh.workload(&workload(&compiled, pod).uid).unwrap()),
         peer: peer.as_ref(),
         source_ip: IpAddr::from([10, 0, 0, 9]),
         destination_addr: SocketAddr::from(([10, 0, 0, 1], port)),
+        inside: Inside::Unseen,
     };
     decide(&mesh, &facts).map(drop)
 }
@@ -286,6 +289,15 @@ fn http_rules_allow_nothing_and_deny_by_what_is_left() {
     assert!(decision(&deny, "a", None, 80).is_err());
     assert_eq!(decision(&deny, "a", None, 81), Ok(()));
     assert!(compile(&deny).verdicts[0].reason.contains("waypoint"));
+}
+
+#[test]
+fn a_rule_that_denies_by_http_alone_denies_where_http_is_not_seen() {
+    let spec = "action: DENY, rules: [{to: [{operation: {paths: [/admin]}}]}]";
+    let text =
+        security("AuthorizationPolicy", "p", "team", spec) + &pod("a", "", "", "podIP: 10.0.0.1");
+    assert!(matches!(decision(&text, "a", Some("web"), 80), Err(Denial::Explicit(_))));
+    assert!(compile(&text).verdicts[0].reason.contains("as if it were not written"));
 }
 
 #[test]

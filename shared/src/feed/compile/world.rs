@@ -116,6 +116,26 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Whether there is a waypoint of this name.
+    pub(super) fn has_waypoint(&self, namespace: &str, name: &str) -> bool {
+        self.gateways.contains_key(&(namespace, name))
+    }
+
+    /// The services of a service entry; none when there is no such entry.
+    pub(super) fn hosts_of(&self, namespace: &str, name: &str) -> Vec<ServiceKey> {
+        let entry = self.objects.iter().find_map(|object| match &object.body {
+            Body::ServiceEntry(entry)
+                if (&*object.key.namespace, &*object.key.name) == (namespace, name) =>
+            {
+                Some(entry)
+            }
+            _ => None,
+        });
+        let key =
+            |host: &Arc<str>| ServiceKey { namespace: namespace.into(), hostname: host.clone() };
+        entry.map(|entry| entry.hosts.iter().map(key).collect()).unwrap_or_default()
+    }
+
     /// Whether an object's own label, or else its namespace's, puts it into the mesh.
     pub(super) fn is_enrolled(&self, own: Enrolment, namespace: &str) -> bool {
         let wide = self.namespaces.get(namespace).map_or(Enrolment::Unset, |found| found.0);

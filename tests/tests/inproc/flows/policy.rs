@@ -32,7 +32,7 @@ fn policy(name: &str, action: Action, scope: Scope, account: &str) -> Change {
     let matching = Match { principals: vec![principal], ..Match::default() };
     let groups = vec![Group { rules: vec![Rule { matches: vec![matching] }] }];
     let key = sample::policy_key(name, "team");
-    Policy { key, scope, action, dry_run: false, groups }.into()
+    Policy { key, scope, targets: Box::default(), action, dry_run: false, groups }.into()
 }
 
 async fn echoes(socket: &mut TcpStream) -> bool {
