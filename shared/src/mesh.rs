@@ -20,6 +20,7 @@ mod traffic;
 mod workload;
 
 pub use change::Change;
+pub use gateway::Gateway;
 pub use publish::{Reader, Writer, writer};
 pub use route::{
     Backend, Cors, Destination, HeaderChanges, HeaderMatch, HttpMatch, HttpRule, Mirror,

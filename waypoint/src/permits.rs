@@ -83,14 +83,13 @@ pub(crate) fn admit_request(
 ) -> Result<(Permit, Watch), Denial> {
     let host = parts.headers.get(HOST).cloned();
     let host = host.unwrap_or_else(|| HeaderValue::from_static(""));
-    let headers = policies(client, mesh).any(|one| asks_for_headers(one));
+    let headers = policies(client, mesh).any(asks_for_headers);
     let request = Request {
         method: parts.method.clone(),
         uri: parts.uri.clone(),
         host,
         headers: headers.then(|| parts.headers.clone()),
     };
-    // A policy that asks for no header does not look at them.
     admit(client, mesh, Asked::Http(Box::new(request)))
 }
 
@@ -182,7 +181,7 @@ impl Watch {
     }
 
     /// The same for one who would wait: who is told nothing now is woken when there is news.
-    pub(crate) fn poll_denied(&mut self, cx: &mut Context<'_>) -> Poll<Denial> {
+    pub(crate) fn poll_denied(&mut self, cx: &Context<'_>) -> Poll<Denial> {
         if let Some(denial) = self.denied() {
             return Poll::Ready(denial);
         }

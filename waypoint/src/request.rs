@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use shared::mesh::{AppProtocol, Mesh, Retry, Service, ServiceKey};
 
@@ -66,6 +66,7 @@ async fn answer(
 ) -> Result<Response<Body>, Failure> {
     let upgrade = admit::admit(&mut request, client.worker.config())?;
     let mesh = client.worker.node.mesh.load();
+    forward::tell_client(request.headers_mut(), client, &mesh);
     let version = request.version();
     let (mut parts, body) = request.into_parts();
     let (permit, mut watch) =
@@ -126,13 +127,7 @@ async fn answer(
     }
     forward::to_client(&mut response, story.took());
     if let Some(matched) = &matched {
-        if let Some(backend) = destination.backend {
-            backend.response_headers.apply(response.headers_mut());
-        }
-        matched.rule.filters.response_headers.apply(response.headers_mut());
-        if let Some(cors) = &matched.rule.filters.cors {
-            cors.decorate(origin.as_ref(), response.headers_mut());
-        }
+        edit_response(matched, destination.backend, origin.as_ref(), response.headers_mut());
     }
     if let (Some(held), Some(endpoint)) = (&held, &story.endpoint) {
         held.tell(endpoint, response.headers_mut());
@@ -260,4 +255,20 @@ fn edit_request(
         backend.request_headers.apply_to_request(parts);
     }
     Ok(())
+}
+
+/// The filters of the backend, then those of the rule.
+fn edit_response(
+    matched: &Matched<'_>,
+    backend: Option<&Backend>,
+    origin: Option<&HeaderValue>,
+    headers: &mut HeaderMap,
+) {
+    if let Some(backend) = backend {
+        backend.response_headers.apply(headers);
+    }
+    matched.rule.filters.response_headers.apply(headers);
+    if let Some(cors) = &matched.rule.filters.cors {
+        cors.decorate(origin, headers);
+    }
 }

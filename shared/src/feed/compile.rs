@@ -20,7 +20,7 @@ use crate::feed::local::LocalPod;
 use crate::feed::object::Object;
 use crate::feed::verdict::Verdict;
 use crate::identity::TrustDomain;
-use crate::mesh::{Change, Mesh, Route, RouteKey, Service, ServiceKey, Uid, Workload};
+use crate::mesh::{Change, Gateway, Mesh, Route, RouteKey, Service, ServiceKey, Uid, Workload};
 
 /// What the objects do not say about themselves.
 #[derive(Debug, Clone)]
@@ -70,6 +70,8 @@ pub struct Compiled {
     pub policies: BTreeMap<PolicyKey, Arc<Policy>>,
     /// Routes by key.
     pub routes: BTreeMap<RouteKey, Arc<Route>>,
+    /// Gateways of waypoints.
+    pub gateways: Vec<Arc<Gateway>>,
     /// Pods of this node, by namespace and name.
     pub local_pods: Vec<LocalPod>,
     /// What is not in force, and what is remarkable.
@@ -96,6 +98,11 @@ impl Compiled {
         changes.extend(gone.map(|old| Change::RemovePolicy(old.key.clone())));
         let gone = mesh.routes().filter(|old| !self.routes.contains_key(&old.key));
         changes.extend(gone.map(|old| Change::RemoveRoute(old.key.clone())));
+        let gateways = self.gateways.iter().filter(|new| mesh.gateway(&new.key) != Some(*new));
+        changes.extend(gateways.cloned().map(Change::Gateway));
+        let is_there = |old: &Gateway| self.gateways.iter().any(|new| new.key == old.key);
+        let gone = mesh.gateways().filter(|old| !is_there(old));
+        changes.extend(gone.map(|old| Change::RemoveGateway(old.key.clone())));
         changes
     }
 }
@@ -111,6 +118,7 @@ pub(crate) fn compile(
     let mut world = world::World::new(&ordered, options, intern);
     let mut compiled = Compiled::default();
     world.check_namespaces();
+    compiled.gateways = world.gateways();
     policies::compile(&mut world, &mut compiled);
     services::compile(&mut world, &mut compiled);
     entries::compile(&mut world, &mut compiled);

@@ -5,11 +5,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::authz::{Policy, PolicyKey};
+use crate::authz::{GatewayKey, Policy, PolicyKey};
 use crate::mesh::snapshot::{
     AtAddress, AtVip, Endpoint, InRange, by_address, by_service, is_addressable,
 };
-use crate::mesh::{Mesh, Route, RouteKey, Service, ServiceKey, Uid, Workload};
+use crate::mesh::{Gateway, Mesh, Route, RouteKey, Service, ServiceKey, Uid, Workload};
 
 /// One difference between two pictures of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub enum Change {
     Route(Arc<Route>),
     /// A route is gone.
     RemoveRoute(RouteKey),
+    /// A Gateway is there or is different.
+    Gateway(Arc<Gateway>),
+    /// A Gateway is gone.
+    RemoveGateway(GatewayKey),
 }
 
 impl From<Workload> for Change {
@@ -90,6 +94,8 @@ impl Mesh {
                 Some(_) => Effect::Picture,
                 None => Effect::Nothing,
             },
+            Change::Gateway(gateway) => self.put_gateway(gateway),
+            Change::RemoveGateway(key) => self.take_gateway(&key),
         }
     }
 

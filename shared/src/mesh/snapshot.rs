@@ -16,7 +16,7 @@ use crate::mesh::chunks::Chunks;
 use crate::mesh::policy::AtTarget;
 use crate::mesh::route::AtParent;
 use crate::mesh::{
-    Health, HealthPolicy, NetworkMode, PortMap, Protocol, Route, Service, ServiceKey, Uid,
+    Gateway, Health, HealthPolicy, NetworkMode, PortMap, Protocol, Route, Service, ServiceKey, Uid,
     Visibility, Workload,
 };
 
@@ -38,6 +38,7 @@ pub struct Mesh {
     pub(super) by_target: Chunks<AtTarget>,
     pub(super) routes: Chunks<Arc<Route>>,
     pub(super) by_parent: Chunks<AtParent>,
+    pub(super) gateways: Chunks<Arc<Gateway>>,
 }
 
 /// A workload under one of its addresses.

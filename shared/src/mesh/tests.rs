@@ -190,10 +190,11 @@ fn shape(mesh: &Mesh) -> String {
         [&mesh.policies, &mesh.wide_policies].map(|index| index.iter().collect::<Vec<_>>()).into();
     let routes: Vec<_> = mesh.routes().collect();
     let by_target: Vec<_> = mesh.by_target.iter().map(|r| (&r.target, &r.policy)).collect();
+    let gateways: Vec<_> = mesh.gateways().collect();
     let by_parent: Vec<_> = mesh.by_parent.iter().map(|r| (&r.service, &r.route)).collect();
     format!(
         "{by_address:?}{by_vip:?}{ranges:?}{endpoints:?}{workloads:?}{services:?}{policies:?}\
-         {routes:?}{by_target:?}{by_parent:?}"
+         {routes:?}{by_target:?}{by_parent:?}{gateways:?}"
     )
 }
 
@@ -302,6 +303,10 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => service.prop_map(|service| Change::RemoveService(service.key)),
         2 => policy.clone().prop_map(Change::from),
         1 => policy.prop_map(|policy| Change::RemovePolicy(policy.key)),
+        1 => (0..2u8, any::<bool>()).prop_map(|(name, tells_client)| {
+            Change::Gateway(Arc::new(Gateway { key: gateway(&format!("g{name}")), tells_client }))
+        }),
+        1 => (0..2u8).prop_map(|name| Change::RemoveGateway(gateway(&format!("g{name}")))),
     ]
 }
 
@@ -311,6 +316,7 @@ struct Model {
     services: BTreeMap<ServiceKey, Change>,
     policies: BTreeMap<PolicyKey, Change>,
     routes: BTreeMap<RouteKey, Change>,
+    gateways: BTreeMap<Arc<str>, Change>,
 }
 
 impl Model {
@@ -324,12 +330,14 @@ impl Model {
             Change::RemovePolicy(key) => drop(self.policies.remove(key)),
             Change::Route(new) => drop(self.routes.insert(new.key.clone(), change)),
             Change::RemoveRoute(key) => drop(self.routes.remove(key)),
+            Change::Gateway(new) => drop(self.gateways.insert(new.key.name.clone(), change)),
+            Change::RemoveGateway(key) => drop(self.gateways.remove(&key.name)),
         }
     }
 
     fn rebuild(&self) -> Arc<Mesh> {
         let services = self.services.values().chain(self.policies.values());
-        let services = self.routes.values().chain(services);
+        let services = self.routes.values().chain(self.gateways.values()).chain(services);
         mesh(services.chain(self.workloads.values()).cloned())
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
         .section("workloads", mesh(|mesh| dump::list(mesh.workloads())))
         .section("services", mesh(|mesh| dump::list(mesh.services())))
         .section("routes", mesh(|mesh| dump::list(mesh.routes())))
+        .section("gateways", mesh(|mesh| dump::list(mesh.gateways())))
         .section("policies", mesh(|mesh| dump::list(mesh.policies())))
         .section("destinations", move || standings.dump())
         .section("certificates", move || dump::certificates(&certificates))

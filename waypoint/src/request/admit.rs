@@ -14,11 +14,11 @@ use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 
 use crate::node::Config;
-use crate::request::path;
+use crate::request::{forward, path};
 
 /// Written by us alone: what a client claims there must not reach the application.
 const FORBIDDEN: [HeaderName; 6] = [
-    HeaderName::from_static("x-forwarded-client-cert"),
+    forward::CLIENT_CERT,
     HeaderName::from_static("x-envoy-retry-on"),
     HeaderName::from_static("x-envoy-retry-grpc-on"),
     HeaderName::from_static("x-envoy-max-retries"),

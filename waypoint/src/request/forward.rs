@@ -12,17 +12,35 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
 
+use shared::mesh::Mesh;
+
+use crate::tunnel::Client;
 use crate::upstream::Version;
 
 /// `x-request-id`: the same on every hop, made where it is missing.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+/// Who the client proved to be, in Envoy's form.
+pub(super) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Names that `Connection` must not take away: it would be a way around policy.
 const KEPT: &[&str] = &["host", "content-length", "authorization", "cookie"];
+
+/// Tells the application who its client is, where the Gateway asks for it; before policy, which may
+/// look at it. What the client said there is gone by then.
+pub(super) fn tell_client(headers: &mut HeaderMap, client: &Client, mesh: &Mesh) {
+    let gateway = mesh.gateway(&client.worker.node.gateway);
+    if gateway.is_some_and(|gateway| gateway.tells_client) {
+        let text = format!("By={};URI={}", client.own.identity, client.identity);
+        // Identities are made of DNS names.
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(CLIENT_CERT, value);
+        }
+    }
+}
 
 /// Makes a request ready for an endpoint that speaks `version`.
 pub(super) fn to_upstream(parts: &mut Parts, version: Version, upgrade: bool) {

@@ -131,7 +131,7 @@ impl Story {
     }
 
     /// Why a response must not go on.
-    fn denied(&mut self, waits: bool, cx: &mut Context<'_>) -> Option<Denial> {
+    fn denied(&mut self, waits: bool, cx: &Context<'_>) -> Option<Denial> {
         let watch = self.watch.as_mut()?;
         match waits {
             false => watch.denied(),

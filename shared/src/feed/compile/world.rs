@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::authz::PolicyKey;
+use crate::authz::{GatewayKey, PolicyKey};
 use crate::feed::compile::Options;
 use crate::feed::compile::entries::SelectingEntry;
 use crate::feed::compile::services::Selecting;
@@ -12,7 +12,9 @@ use crate::feed::object::{
     Body, Enrolment, Gateway, Labels, Object, PeerAuthentication, UseWaypoint, label,
 };
 use crate::feed::verdict::{Cause, Verdict};
-use crate::mesh::{GatewayAddress, GatewayDestination, Locality, NetworkAddr, PortMap, ServiceKey};
+use crate::mesh::{
+    self, GatewayAddress, GatewayDestination, Locality, NetworkAddr, PortMap, ServiceKey,
+};
 
 /// Namespace and name.
 type Name = (Arc<str>, Arc<str>);
@@ -114,6 +116,22 @@ impl<'a> World<'a> {
                 self.verdicts.push(object.verdict("metadata.labels", Cause::Invalid, reason));
             }
         }
+    }
+
+    /// What the Gateways say to their waypoints.
+    pub(super) fn gateways(&self) -> Vec<Arc<mesh::Gateway>> {
+        let mut gateways: Vec<_> = self
+            .gateways
+            .iter()
+            .map(|((namespace, name), gateway)| mesh::Gateway {
+                key: GatewayKey { namespace: (*namespace).into(), name: (*name).into() },
+                tells_client: gateway.tells_client,
+            })
+            .collect();
+        gateways.sort_unstable_by(|one, other| {
+            (&one.key.namespace, &one.key.name).cmp(&(&other.key.namespace, &other.key.name))
+        });
+        gateways.into_iter().map(Arc::new).collect()
     }
 
     /// Whether there is a waypoint of this name.

@@ -17,6 +17,8 @@ pub(crate) struct Gateway {
     /// Port of its HBONE listener.
     pub(crate) port: u16,
     pub(crate) serves: WaypointFor,
+    /// Applications are told who their client is, in `x-forwarded-client-cert`.
+    pub(crate) tells_client: bool,
 }
 
 /// `istio.io/waypoint-for`: which traffic it takes.
@@ -69,6 +71,7 @@ impl Gateway {
                 return None;
             }
         };
-        Some(Self { hostname, address, port, serves })
+        let tells_client = head.is_annotated("ambient.istio.io/xfcc-include-client-identity");
+        Some(Self { hostname, address, port, serves, tells_client })
     }
 }

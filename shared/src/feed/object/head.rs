@@ -83,6 +83,7 @@ const ACTING: &[(&str, &[Kind])] = &[
         &[Kind::Namespace, Kind::Pod, Kind::Service, Kind::ServiceEntry],
     ),
     ("istio.io/waypoint-for", &[Kind::Gateway]),
+    ("ambient.istio.io/xfcc-include-client-identity", &[Kind::Gateway]),
     ("istio.io/dry-run", &[Kind::AuthorizationPolicy]),
     ("istio.io/reroute-virtual-interfaces", &[Kind::Pod]),
     ("ambient.istio.io/bypass-inbound-capture", &[Kind::Pod]),

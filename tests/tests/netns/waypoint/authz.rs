@@ -7,6 +7,7 @@ use harness::asking::{Answer, Ask};
 use harness::backend::Guest;
 use harness::eventually::eventually;
 use harness::pod::{Pod, PodSpec};
+use harness::waypoint::Waypoint;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::super::mesh::{SOON, serve};
@@ -21,6 +22,11 @@ pub(crate) const CASES: &[Case] = &[
     ("waypoint::authz::a_changed_policy_ends_what_it_denies", &[], changed),
     ("waypoint::authz::what_is_no_http_is_denied_by_rules_about_http", &[], closed),
     ("waypoint::authz::a_node_proxy_denies_by_rules_about_http", &[], node),
+    (
+        "waypoint::authz::applications_are_told_their_client_where_the_gateway_asks",
+        &[],
+        told_client,
+    ),
 ];
 
 const ECHO: &str = "{group: \"\", kind: Service, name: echo}";
@@ -110,6 +116,14 @@ fn denied() -> anyhow::Result<()> {
     enforce(&scene, "", || is(&ask("/admin").from(&scene.client)?, 200))
 }
 
+/// Waits until the newest line of a cause says why.
+fn last(scene: &Scene, cause: &str, why: &str) -> anyhow::Result<()> {
+    eventually(SOON, "the log says why", || {
+        let line = scene.waypoint.caused(cause).pop().ok_or("no line")?;
+        if line["error"] == why { Ok(()) } else { Err(line.to_string()) }
+    })
+}
+
 /// The denial is in the log with its policy and in the metrics.
 fn told(scene: &Scene) -> anyhow::Result<()> {
     let line = eventually(SOON, "the denial is told", || {
@@ -153,12 +167,11 @@ fn allowed() -> anyhow::Result<()> {
     enforce(&scene, &policy("token", ECHO, token), || {
         is_denied(&keyed(&["secret"]).from(&guest)?)
     })?;
-    let line = scene.waypoint.caused("POLICY_DENIED").pop().context("no line")?;
-    ensure!(line["error"] == "allow policies exist, but none allowed", "{line}");
+    last(&scene, "POLICY_DENIED", "allow policies exist, but none allowed")?;
     let custom = "action: CUSTOM, provider: {name: x}, rules: [{}]";
     enforce(&scene, &policy("custom", ECHO, custom), || {
-        let line = scene.waypoint.caused("POLICY_DENIED").pop().context("no line")?;
         is_denied(&ask("/open").from(&scene.client)?)?;
+        let line = scene.waypoint.caused("POLICY_DENIED").pop().context("no line")?;
         ensure!(line["error"] == "explicitly denied by: shop/custom", "{line}");
         Ok(())
     })?;
@@ -255,14 +268,14 @@ fn changed() -> anyhow::Result<()> {
     ensure!(socket.read().is_err(), "the websocket goes on");
     let cut = stream.rest();
     ensure!(cut.as_ref().map_or(true, |rest| !rest.ends_with(b"0\r\n\r\n")), "{cut:?}");
-    let closed = eventually(SOON, "all three are told", || {
-        let closed = lab.scene.waypoint.caused("POLICY_CHANGED");
-        if closed.len() == 3 { Ok(closed) } else { Err(format!("{closed:?}")) }
+    eventually(SOON, "all three are told, with the policy", || {
+        let mut closed = lab.scene.waypoint.caused("POLICY_CHANGED");
+        closed.retain(|line| line["dst.service"] == "lab.shop.svc.cluster.local");
+        let why = |line: &serde_json::Value| line["error"].as_str().map(str::to_owned);
+        let named = |why: String| why.ends_with("explicitly denied by: shop/no");
+        let all = closed.len() == 3 && closed.iter().filter_map(why).all(named);
+        if all { Ok(()) } else { Err(format!("{closed:?}")) }
     })?;
-    for line in closed {
-        let why = line["error"].as_str().unwrap_or_default();
-        ensure!(why.ends_with("explicitly denied by: shop/no"), "{line}");
-    }
     is_denied(&Lab::get(HTTP_TOO, "/").from(&lab.scene.client)?)
 }
 
@@ -315,8 +328,33 @@ fn node() -> anyhow::Result<()> {
         namespace: shop}\nspec: {selector: {matchLabels: {version: v1}}, action: DENY, rules: \
         [{to: [{operation: {paths: [/admin]}}]}]}\n";
     enforce(&scene, yaml, || is(&scene.ask("echo-v1", "/")?, 503))?;
-    let line = scene.waypoint.caused("UPSTREAM_REFUSED").pop().context("no line")?;
-    let why = line["error"].as_str().unwrap_or_default();
-    ensure!(why.contains("401") && why.contains("POLICY_DENIED"), "{line}");
+    last(&scene, "UPSTREAM_REFUSED", "endpoint's proxy answered 401 Unauthorized (POLICY_DENIED)")?;
     is(&scene.ask("echo-v2", "/")?, 200)
+}
+
+/// `ambient.istio.io/xfcc-include-client-identity`.
+fn told_client() -> anyhow::Result<()> {
+    let scene = Scene::new("authz-xfcc")?;
+    let forged = ask("/").header("X-Forwarded-Client-Cert", "By=x;URI=spiffe://forged");
+    let told = || -> anyhow::Result<Option<String>> {
+        let seen = forged.from(&scene.client)?.seen()?;
+        Ok(seen.headers.get("x-forwarded-client-cert").cloned())
+    };
+    ensure!(told()?.is_none(), "nobody asked, and what a client says there is gone");
+    let gateway = Waypoint::gateway("shop", "waypoint", "10.96.0.2").replacen(
+        "  namespace: shop\n",
+        "  namespace: shop\n  annotations:\n    ambient.istio.io/xfcc-include-client-identity: \"true\"\n",
+        1,
+    );
+    scene.cluster.mesh().write("waypoint.yaml", &gateway)?;
+    let expected = format!("By={};URI={}", scene.waypoint_pod.identity(), scene.client.identity());
+    eventually(SOON, "the application is told", || {
+        let told = told()?;
+        ensure!(told.as_deref() == Some(&*expected), "{told:?}");
+        Ok(())
+    })?;
+    // Policy sees it as the application does.
+    let rules = "action: DENY, rules: [{when: [{key: 'request.headers[x-forwarded-client-cert]', \
+        values: ['*/sa/client']}]}]";
+    enforce(&scene, &policy("no", ECHO, rules), || is_denied(&forged.from(&scene.client)?))
 }
