@@ -97,9 +97,22 @@ impl CaClient {
         request.metadata_mut().insert("authorization", bearer(&token)?);
         let mut client = IstioCertificateServiceClient::new(self.channel(token.root()))
             .max_decoding_message_size(LARGEST_ANSWER_BYTES);
+        let suspicion = Suspicion { client: self };
         let answer = client.create_certificate(request).await;
+        std::mem::forget(suspicion);
         let answer = answer.map_err(|status| failure(id, status))?.into_inner();
         from_answer(&answer, key).map_err(unusable)
+    }
+}
+
+/// An attempt that is broken off speaks against the connection: the next one makes another.
+struct Suspicion<'a> {
+    client: &'a CaClient,
+}
+
+impl Drop for Suspicion<'_> {
+    fn drop(&mut self) {
+        *self.client.channel.lock() = None;
     }
 }
 

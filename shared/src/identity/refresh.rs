@@ -35,7 +35,6 @@ struct Attempt {
 /// See the module.
 pub(super) struct Refresh {
     authority: Arc<dyn Authority>,
-    config: Config,
     schedule: Schedule,
     entries: HashMap<SpiffeId, Entry>,
     published: Arc<Published>,
@@ -54,8 +53,7 @@ impl Refresh {
     ) -> Self {
         Self {
             authority,
-            schedule: Schedule::new(config.clone()),
-            config,
+            schedule: Schedule::new(config),
             entries: HashMap::new(),
             published,
             commands,
@@ -90,9 +88,10 @@ impl Refresh {
     }
 
     fn start_attempts(&mut self) {
-        while let Some((id, ticket)) = self.schedule.start(Instant::now()) {
+        let now = Instant::now();
+        while let Some((id, ticket)) = self.schedule.start(now) {
             let authority = Arc::clone(&self.authority);
-            let limit = self.config.attempt_limit;
+            let limit = self.schedule.limit(&id, now);
             let (abort, registration) = AbortHandle::new_pair();
             let attempt = async move {
                 let result = time::timeout(limit, authority.issue(&id)).await;

@@ -46,8 +46,11 @@ pub struct Config {
     pub longest_pause_without: Duration,
     /// Renewals are never closer together than this, however short the lifetime.
     pub shortest_pause: Duration,
-    /// An attempt is given up after this time.
+    /// An attempt is given up after this time at the latest: while a valid certificate is in hand,
+    /// after half of the time that it has left.
     pub attempt_limit: Duration,
+    /// No attempt is given up before this time: the authority may be far away, or busy.
+    pub shortest_attempt: Duration,
 }
 
 impl Default for Config {
@@ -59,6 +62,7 @@ impl Default for Config {
             longest_pause_without: Duration::from_secs(15),
             shortest_pause: Duration::from_millis(100),
             attempt_limit: Duration::from_secs(10),
+            shortest_attempt: Duration::from_secs(1),
         }
     }
 }
@@ -165,6 +169,15 @@ impl Schedule {
         Some((id, ticket))
     }
 
+    /// How long an attempt for `id` may take: so that after one that hangs there is time for another.
+    pub(super) fn limit(&self, id: &SpiffeId, now: Instant) -> Duration {
+        let Config { attempt_limit, shortest_attempt, .. } = self.config;
+        match self.entries.get(id).and_then(|entry| entry.left(now)) {
+            Some(left) => (left / 2).max(shortest_attempt).min(attempt_limit),
+            None => attempt_limit,
+        }
+    }
+
     /// When [`Schedule::start`] should be asked again, if nothing else happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.in_flight >= self.config.concurrency {
@@ -204,10 +217,8 @@ impl Schedule {
     ) -> bool {
         let config = self.config.clone();
         let Some(entry) = self.returned(id, ticket) else { return false };
-        let left = entry.expires.and_then(|expires| expires.checked_duration_since(now));
-        let left = left.filter(|left| !left.is_zero());
         // While there is time, four more attempts fit before expiry, then four more, and so on.
-        let longest = match left {
+        let longest = match entry.left(now) {
             Some(left) => (left / 4).clamp(config.shortest_pause, config.longest_pause),
             None => config.longest_pause_without,
         };
@@ -228,6 +239,12 @@ impl Schedule {
 }
 
 impl Entry {
+    /// What the certificate in hand has left; nothing if there is none or it has expired.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        let left = self.expires.and_then(|expires| expires.checked_duration_since(now));
+        left.filter(|left| !left.is_zero())
+    }
+
     fn requeue(&mut self, now: Instant, pause: Duration) {
         let pause = if std::mem::take(&mut self.stale) { Duration::ZERO } else { pause };
         self.step = Step::Queued { priority: Priority::Refresh, due: now + pause };

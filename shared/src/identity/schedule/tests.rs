@@ -158,3 +158,16 @@ fn change_asks_for_everything_again_also_for_what_is_in_flight() {
     schedule.succeeded((&a, ticket), 100 * SECOND, now + 3 * SECOND, 0.5);
     assert_eq!(schedule.deadline(), Some(now + 3 * SECOND));
 }
+
+#[test]
+fn an_attempt_that_hangs_leaves_time_for_another_before_expiry() {
+    let (mut schedule, now) = schedule();
+    schedule.want(&id("a"), Priority::Prefetch, now);
+    assert_eq!(schedule.limit(&id("a"), now), 10 * SECOND, "there is nothing to lose yet");
+    attempt(&mut schedule, now, Some(8 * SECOND));
+    assert_eq!(schedule.limit(&id("a"), now + 4 * SECOND), 2 * SECOND);
+    assert_eq!(schedule.limit(&id("a"), now + 7 * SECOND), SECOND, "an attempt needs its time");
+    assert_eq!(schedule.limit(&id("a"), now + 8 * SECOND), 10 * SECOND, "nothing to lose any more");
+    attempt(&mut schedule, now + 8 * SECOND, Some(100 * SECOND));
+    assert_eq!(schedule.limit(&id("a"), now + 58 * SECOND), 10 * SECOND);
+}

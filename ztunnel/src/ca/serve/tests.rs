@@ -198,6 +198,29 @@ async fn a_workload_cannot_pass_for_the_authority() {
 }
 
 #[tokio::test]
+async fn after_an_attempt_that_hung_the_next_one_has_a_connection_of_its_own() {
+    let ca = Running::start("serve-hang");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let relay = async {
+        let (mute, _) = listener.accept().await.unwrap();
+        let (mut heard, _) = listener.accept().await.unwrap();
+        let mut authority = TcpStream::connect(ca.address).await.unwrap();
+        tokio::io::copy_bidirectional(&mut heard, &mut authority).await.ok();
+        drop(mute);
+    };
+    let client =
+        CaClient::new(&address, Token::Fixed(ca.token("a")), TrustDomain::default()).unwrap();
+    let id = web();
+    let asking = async {
+        let hung = time::timeout(Duration::from_millis(100), client.issue(&id)).await;
+        assert!(hung.is_err());
+        client.issue(&id).await.unwrap();
+    };
+    tokio::select! { () = relay => panic!("the relay ended"), () = asking => {} }
+}
+
+#[tokio::test]
 async fn root_and_tokens_survive_a_restart() {
     let ca = Running::start("serve-restart");
     let token = ca.token("a");
