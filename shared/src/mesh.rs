@@ -25,8 +25,8 @@ pub use publish::{Reader, Writer, writer};
 pub use route::{
     Backend, Cors, Destination, HeaderChanges, HeaderMatch, HttpMatch, HttpRule, Mirror,
     OriginMatch, PathChange, PathMatch, Pattern, PatternError, QueryMatch, Redirect,
-    RedirectScheme, Retry, Rewrite, Route, RouteFilters, RouteKey, RouteKind, RouteParent, Rules,
-    Session, SessionKind, Target, TcpRule, Timeouts, ValueMatch,
+    RedirectScheme, Retry, RetryConstraint, Rewrite, Route, RouteFilters, RouteKey, RouteKind,
+    RouteParent, Rules, Session, SessionKind, Target, TcpRule, Timeouts, ValueMatch,
 };
 pub use service::{
     AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, Locality, NetworkAddr, Scope,

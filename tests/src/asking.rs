@@ -4,6 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::netns::NetNs;
 use crate::pod::Pod;
 use crate::role::app::Seen;
 
@@ -62,7 +63,15 @@ impl Ask {
     /// # Errors
     /// No connection, or no HTTP.
     pub fn from(&self, pod: &Pod) -> io::Result<Answer> {
-        pod.netns().run(|| {
+        self.within(pod.netns())
+    }
+
+    /// The same from a network namespace.
+    ///
+    /// # Errors
+    /// No connection, or no HTTP.
+    pub fn within(&self, namespace: &NetNs) -> io::Result<Answer> {
+        namespace.run(|| {
             let mut stream = TcpStream::connect_timeout(&self.to, Duration::from_secs(5))?;
             stream.set_read_timeout(Some(Duration::from_secs(20)))?;
             stream.write_all(&self.bytes())?;

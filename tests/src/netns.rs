@@ -41,6 +41,14 @@ impl NetNs {
         PathBuf::from(format!("/proc/{pid}/fd/{}", self.file.as_raw_fd()))
     }
 
+    /// Another handle of it.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn another(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()? })
+    }
+
     /// Runs `act` inside, on a thread of its own. Sockets that it opens stay inside for good.
     ///
     /// # Errors

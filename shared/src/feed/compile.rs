@@ -7,6 +7,7 @@ mod destinations;
 mod entries;
 mod pods;
 mod policies;
+mod retries;
 mod routes;
 mod services;
 mod world;
@@ -124,6 +125,7 @@ pub(crate) fn compile(
     entries::compile(&mut world, &mut compiled);
     destinations::compile(&mut world, &mut compiled);
     policies::attach(&mut world, &mut compiled);
+    retries::compile(&mut world, &mut compiled);
     routes::compile(&mut world, &mut compiled);
     pods::compile(&mut world, &mut compiled);
     compiled.verdicts.append(&mut world.verdicts);

@@ -5,6 +5,7 @@
 //! that denies what its selector covers.
 
 mod authorization;
+mod backend_traffic;
 mod destination;
 mod entry;
 mod gateway;
@@ -21,6 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use authorization::{Authorization, TargetKind, TargetRef};
+pub(crate) use backend_traffic::BackendTraffic;
 pub(crate) use destination::{DestinationRule, Groups, PolicyRead};
 pub(crate) use entry::{Machine, ServiceEntry};
 pub(crate) use gateway::Gateway;
@@ -87,6 +89,7 @@ pub(crate) enum Body {
     Route(Box<RouteObject>),
     ReferenceGrant(Box<ReferenceGrant>),
     DestinationRule(Box<DestinationRule>),
+    BackendTraffic(Box<BackendTraffic>),
 }
 
 /// What became of one object of a file.

@@ -114,6 +114,7 @@ impl Serialize for Service {
         map.put("canonical", &self.canonical)?;
         map.put("visibility", &self.visibility)?;
         map.some("trafficPolicies", self.traffic.as_deref())?;
+        map.some("retryConstraint", self.retry_constraint.as_ref())?;
         map.0.end()
     }
 }

@@ -25,7 +25,7 @@ pub use filter::{
 pub use matching::{
     HeaderMatch, HttpMatch, PathMatch, Pattern, PatternError, QueryMatch, ValueMatch,
 };
-pub use policy::{Retry, Session, SessionKind, Timeouts};
+pub use policy::{Retry, RetryConstraint, Session, SessionKind, Timeouts};
 
 use crate::mesh::ServiceKey;
 

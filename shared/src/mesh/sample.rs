@@ -74,6 +74,7 @@ pub fn service(name: &str, namespace: &str) -> Service {
         canonical: true,
         visibility: Visibility::Public,
         traffic: None,
+        retry_constraint: None,
     }
 }
 

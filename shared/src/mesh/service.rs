@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::identity::SpiffeId;
-use crate::mesh::{GatewayAddress, TrafficPolicies, TrafficPolicy};
+use crate::mesh::{GatewayAddress, RetryConstraint, TrafficPolicies, TrafficPolicy};
 
 /// Namespace and host name of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,6 +193,8 @@ pub struct Service {
     pub visibility: Visibility,
     /// What the `DestinationRule`s for it say; ztunnel ignores it, waypoints do not.
     pub traffic: Option<Arc<TrafficPolicies>>,
+    /// How many requests may be sent again; none is the default.
+    pub retry_constraint: Option<RetryConstraint>,
 }
 
 impl Service {

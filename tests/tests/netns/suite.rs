@@ -1,6 +1,7 @@
 //! The list of tests, and what happens when a program that one needs is missing.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use harness::enter::find;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -12,6 +13,23 @@ use super::{
 
 /// A test: its name, the programs that it needs, and its body.
 pub(crate) type Case = (&'static str, &'static [&'static str], fn() -> anyhow::Result<()>);
+
+/// How often a case does something: as often as the variable `name` says, or `few` times.
+pub(crate) fn times(name: &str, few: usize) -> anyhow::Result<usize> {
+    match std::env::var(name) {
+        Ok(said) => Ok(said.parse()?),
+        Err(_) => Ok(few),
+    }
+}
+
+/// Lets time pass, for a test of what passes with it.
+pub(crate) fn pass(time: Duration) {
+    let until = Instant::now() + time;
+    // A thread may be woken before.
+    while let Some(left) = until.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
 
 pub(crate) fn run(args: Vec<String>) -> ExitCode {
     let mut arguments = Arguments::from_iter(std::iter::once("netns".to_owned()).chain(args));

@@ -3,6 +3,7 @@
 mod authz;
 mod backends;
 mod clients;
+mod duplicates;
 mod endpoints;
 mod ends;
 mod features;
@@ -18,7 +19,9 @@ mod mesh_profile;
 mod protocols;
 mod resilience;
 mod retries;
+mod rollouts;
 pub(crate) mod scene;
+mod storm;
 mod trailers;
 mod upgrade;
 
@@ -48,6 +51,9 @@ pub(crate) fn cases() -> Vec<Case> {
         mesh_profile::split::CASES,
         endpoints::CASES,
         retries::CASES,
+        duplicates::CASES,
+        storm::CASES,
+        rollouts::CASES,
         ends::CASES,
         trailers::CASES,
         authz::CASES,

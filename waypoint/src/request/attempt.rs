@@ -12,7 +12,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use shared::authz::Permit;
-use shared::mesh::Service;
+use shared::mesh::{RetryConstraint, Service};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::cluster::{Cluster, Overflow, Report, Wish, Work};
@@ -22,7 +22,7 @@ use crate::request::body::{Body, RequestBody, Upstream};
 use crate::request::replay::Repeated;
 use crate::request::tries::{Next, Tries};
 use crate::request::{Failure, Limits, Story};
-use crate::resilience::budget::{Allowance, Budget};
+use crate::resilience::budget::Budget;
 use crate::resilience::retry::{self, Ended};
 use crate::tunnel::Client;
 use crate::upstream::{
@@ -110,7 +110,9 @@ impl Attempts<'_> {
         deadline: Option<Instant>,
     ) -> Result<Answered, Failure> {
         let mut tries = Tries::new(self, deadline);
-        let mut order = self.in_order(tries.most()).into_iter();
+        // Those that failed come again after all others.
+        let order = self.in_order(tries.most());
+        let mut order = order.iter().copied().cycle();
         let mut endpoint = order.next().ok_or_else(|| self.nobody())?;
         let mut repeated = Repeated::new(request, self.upgrade);
         tries.announce(repeated.headers_mut());
@@ -213,13 +215,15 @@ impl Attempts<'_> {
     /// The budget of the destination; none where no service is meant, and there is one endpoint.
     pub(super) fn with_budget<T>(
         &self,
-        use_it: impl FnOnce(&mut Budget, &Allowance, Instant) -> T,
+        use_it: impl FnOnce(&mut Budget, &RetryConstraint, Instant) -> T,
     ) -> Option<T> {
         let service = self.service?;
         let budgets = &self.client.worker.budgets;
-        Some(budgets.lend(&service.key, Allowance::default(), |budget, allowance| {
-            use_it(budget, allowance, Instant::now())
-        }))
+        Some(budgets.lend(
+            &service.key,
+            service.retry_constraint.unwrap_or_default(),
+            |budget, allowance| use_it(budget, allowance, Instant::now()),
+        ))
     }
 
     /// Counts what became of a repetition.

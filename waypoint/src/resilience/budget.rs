@@ -8,32 +8,12 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
-use shared::mesh::ServiceKey;
+use shared::mesh::{RetryConstraint, ServiceKey};
 use tokio::time::Instant;
 
 /// Parts into which an interval is cut: what is older than an interval is forgotten in so many steps.
 const SLICES: u32 = 10;
-
-/// What a budget allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowance {
-    /// Repetitions per hundred requests. 20; 0 leaves the minimum alone.
-    pub percent: u32,
-    /// The time over which requests and repetitions are counted. 10 s; longer lets a quiet hour's
-    /// allowance be spent at once.
-    pub interval: Duration,
-    /// Repetitions within the interval that are allowed however few requests there are. 100, as 10
-    /// per second.
-    pub minimum: u32,
-}
-
-impl Default for Allowance {
-    fn default() -> Self {
-        Self { percent: 20, interval: Duration::from_secs(10), minimum: 100 }
-    }
-}
 
 /// The requests and repetitions of the last interval.
 #[derive(Debug, Default)]
@@ -53,14 +33,14 @@ struct Slice {
 
 impl Budget {
     /// A request has come that is no repetition.
-    pub fn request(&mut self, allowance: &Allowance, now: Instant) {
+    pub fn request(&mut self, allowance: &RetryConstraint, now: Instant) {
         self.slice(allowance, now).requests += 1;
         self.requests += 1;
     }
 
     /// Takes leave to send a request again; false when there is none.
     #[must_use]
-    pub fn take(&mut self, allowance: &Allowance, now: Instant) -> bool {
+    pub fn take(&mut self, allowance: &RetryConstraint, now: Instant) -> bool {
         self.forget(allowance, now);
         let earned = self.requests.saturating_mul(allowance.percent.into()) / 100;
         if self.repeated >= earned.saturating_add(allowance.minimum.into()) {
@@ -72,12 +52,12 @@ impl Budget {
     }
 
     /// Whether everything in it is older than an interval.
-    pub fn is_idle(&mut self, allowance: &Allowance, now: Instant) -> bool {
+    pub fn is_idle(&mut self, allowance: &RetryConstraint, now: Instant) -> bool {
         self.forget(allowance, now);
         self.slices.is_empty()
     }
 
-    fn slice(&mut self, allowance: &Allowance, now: Instant) -> &mut Slice {
+    fn slice(&mut self, allowance: &RetryConstraint, now: Instant) -> &mut Slice {
         self.forget(allowance, now);
         let length = allowance.interval / SLICES;
         let is_old = |slice: &Slice| now.saturating_duration_since(slice.began) >= length;
@@ -88,7 +68,7 @@ impl Budget {
     }
 
     /// A slice is forgotten when its end is an interval ago.
-    fn forget(&mut self, allowance: &Allowance, now: Instant) {
+    fn forget(&mut self, allowance: &RetryConstraint, now: Instant) {
         let limit = allowance.interval + allowance.interval / SLICES;
         while let Some(slice) = self.slices.front()
             && now.saturating_duration_since(slice.began) >= limit
@@ -103,7 +83,7 @@ impl Budget {
 /// The budgets of one worker, by destination.
 #[derive(Debug, Default)]
 pub struct Budgets {
-    known: RefCell<HashMap<ServiceKey, (Allowance, Budget)>>,
+    known: RefCell<HashMap<ServiceKey, (RetryConstraint, Budget)>>,
 }
 
 impl Budgets {
@@ -111,8 +91,8 @@ impl Budgets {
     pub fn lend<T>(
         &self,
         service: &ServiceKey,
-        allowance: Allowance,
-        use_it: impl FnOnce(&mut Budget, &Allowance) -> T,
+        allowance: RetryConstraint,
+        use_it: impl FnOnce(&mut Budget, &RetryConstraint) -> T,
     ) -> T {
         let mut known = self.known.borrow_mut();
         if let Some((own, budget)) = known.get_mut(service) {
@@ -132,17 +112,19 @@ impl Budgets {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    fn taken(budget: &mut Budget, allowance: &Allowance, now: Instant) -> u32 {
+    fn taken(budget: &mut Budget, allowance: &RetryConstraint, now: Instant) -> u32 {
         (0..10_000).take_while(|_| budget.take(allowance, now)).count() as u32
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fifth_of_the_requests_and_the_minimum_may_be_repeated() {
-        let (now, allowance) = (Instant::now(), Allowance::default());
+        let (now, allowance) = (Instant::now(), RetryConstraint::default());
         let mut budget = Budget::default();
         assert_eq!(taken(&mut budget, &allowance, now), 100);
         (0..1_000).for_each(|_| budget.request(&allowance, now));
@@ -151,7 +133,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_spent_comes_back_after_an_interval_and_so_does_what_was_earned_go() {
-        let (start, allowance) = (Instant::now(), Allowance::default());
+        let (start, allowance) = (Instant::now(), RetryConstraint::default());
         let mut budget = Budget::default();
         (0..1_000).for_each(|_| budget.request(&allowance, start));
         assert_eq!(taken(&mut budget, &allowance, start), 300);
@@ -165,7 +147,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_allowed_where_nothing_is_granted() {
         let now = Instant::now();
-        let allowance = Allowance { percent: 0, minimum: 0, ..Allowance::default() };
+        let allowance = RetryConstraint { percent: 0, minimum: 0, ..RetryConstraint::default() };
         let mut budget = Budget::default();
         budget.request(&allowance, now);
         assert!(!budget.take(&allowance, now));
@@ -173,7 +155,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn destinations_have_budgets_of_their_own_while_they_are_asked_for() {
-        let (now, allowance) = (Instant::now(), Allowance { minimum: 1, ..Allowance::default() });
+        let (now, allowance) =
+            (Instant::now(), RetryConstraint { minimum: 1, ..RetryConstraint::default() });
         let budgets = Budgets::default();
         let take = |name: &str, now| {
             let service = shared::mesh::sample::service_key(name, "shop");
@@ -193,14 +176,14 @@ mod tests {
         #[test]
         fn repetitions_never_exceed_the_share_and_the_minimum(
             steps in prop::collection::vec((0_u64..400, 0_u32..8, 0_u32..8), 1..200),
-            percent in 0_u32..=100,
+            percent in 0_u8..=100,
             minimum in 0_u32..20,
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time().start_paused(true).build().unwrap();
             let start = runtime.block_on(async { Instant::now() });
             let interval = Duration::from_secs(2);
-            let allowance = Allowance { percent, interval, minimum };
+            let allowance = RetryConstraint { percent, interval, minimum };
             let (mut now, mut budget) = (start, Budget::default());
             let (mut requests, mut repeated) = (Vec::new(), Vec::new());
             for (millis, asked, wanted) in steps {

@@ -81,6 +81,7 @@ fn service_entry<'a>(
             canonical: false,
             visibility: entry.visibility,
             traffic: None,
+            retry_constraint: None,
         };
         compiled.services.insert(key.clone(), Arc::new(service));
         keys.push(key);

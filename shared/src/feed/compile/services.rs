@@ -73,6 +73,7 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
             canonical: true,
             visibility: Visibility::Public,
             traffic: None,
+            retry_constraint: None,
         };
         compiled.services.insert(key.clone(), Arc::new(built));
         match slices.remove(&(&object.key.namespace, &object.key.name)) {

@@ -4,8 +4,8 @@ use crate::feed::compile::Options;
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::object::{
-    Authorization, Body, DestinationRule, EndpointSlice, Gateway, Head, KubeService, Machine,
-    PeerAuthentication, Pod, ReferenceGrant, RouteObject, ServiceEntry,
+    Authorization, BackendTraffic, Body, DestinationRule, EndpointSlice, Gateway, Head,
+    KubeService, Machine, PeerAuthentication, Pod, ReferenceGrant, RouteObject, ServiceEntry,
 };
 use crate::feed::verdict::Cause;
 use crate::mesh::RouteKind;
@@ -26,6 +26,7 @@ pub(crate) enum Kind {
     Route(RouteKind),
     ReferenceGrant,
     DestinationRule,
+    BackendTraffic,
 }
 
 const CORE: &[&str] = &["v1"];
@@ -37,6 +38,7 @@ const ALPHA_ROUTE: &[&str] = &[
     "gateway.networking.k8s.io/v1alpha3",
     "gateway.networking.k8s.io/v1alpha2",
 ];
+const EXPERIMENTAL: &[&str] = &["gateway.networking.x-k8s.io/v1alpha1"];
 const NETWORKING: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 
@@ -58,6 +60,7 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::Route(RouteKind::Tcp), "TCPRoute", ALPHA_ROUTE),
     (Kind::ReferenceGrant, "ReferenceGrant", GATEWAY),
     (Kind::DestinationRule, "DestinationRule", NETWORKING),
+    (Kind::BackendTraffic, "XBackendTrafficPolicy", EXPERIMENTAL),
 ];
 
 /// Kinds that mean something to a mesh but are not acted on.
@@ -147,6 +150,9 @@ impl Kind {
             }
             Self::DestinationRule => DestinationRule::read(root, head, intern)
                 .map(|one| Body::DestinationRule(Box::new(one))),
+            Self::BackendTraffic => {
+                BackendTraffic::read(root, intern).map(|one| Body::BackendTraffic(Box::new(one)))
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ mod headers;
 mod http;
 mod matches;
 mod paths;
-mod policy;
+pub(super) mod policy;
 mod reference;
 mod tcp;
 

@@ -39,6 +39,25 @@ pub struct Retry {
     pub delivered: bool,
 }
 
+/// How many requests to a service may be sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryConstraint {
+    /// Per hundred requests that come first. 20.
+    pub percent: u8,
+    /// The time over which both are counted. 10 s; longer lets a quiet hour's be spent at once.
+    pub interval: Duration,
+    /// Within the interval, however few requests there are. 100, as 10 per second.
+    pub minimum: u32,
+}
+
+impl Default for RetryConstraint {
+    /// Gateway API's.
+    fn default() -> Self {
+        Self { percent: 20, interval: Duration::from_secs(10), minimum: 100 }
+    }
+}
+
 /// How the requests of one session find the same endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -33,7 +33,7 @@ pub(crate) struct Scene {
     pub(crate) authority: Authority,
     pub(crate) waypoint: Waypoint,
     pub(crate) near_ztunnel: Ztunnel,
-    _far_ztunnel: Ztunnel,
+    pub(crate) far_ztunnel: Ztunnel,
     _applications: Vec<Running>,
 }
 
@@ -81,7 +81,7 @@ impl Scene {
             authority,
             waypoint,
             near_ztunnel,
-            _far_ztunnel: far_ztunnel,
+            far_ztunnel,
             _applications: applications,
         })
     }

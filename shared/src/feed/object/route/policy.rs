@@ -124,7 +124,8 @@ fn generated(head: &Head, at: usize) -> Arc<str> {
     format!("culvert-{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step)).into()
 }
 
-fn time(fields: &Fields<'_>, name: &str) -> Option<Duration> {
+/// A time as Gateway API writes it.
+pub(in crate::feed::object) fn time(fields: &Fields<'_>, name: &str) -> Option<Duration> {
     let text = fields.text(name)?;
     let parsed = duration(text);
     if parsed.is_none() {
