@@ -7,6 +7,7 @@
 //! Source: spec L4 §2.7; the pitfalls of design §7.
 
 mod direction;
+mod early;
 mod endpoint;
 mod scratch;
 
@@ -18,6 +19,7 @@ use std::task::{Context, Poll};
 pub use endpoint::{Abort, Cut, Endpoint, Received, Upstream};
 
 use direction::{Direction, Fault};
+use early::Early;
 
 /// Bytes passed on so far, read by the log and the metrics while the connection lives.
 #[derive(Debug, Default)]
@@ -57,14 +59,34 @@ pub struct Copy<'a, N: Endpoint, F: Endpoint> {
     sides: Option<(N, F)>,
     forward: Direction,
     back: Direction,
+    /// What was read of the near side, while it may be sent to another far side.
+    early: Early,
     counters: &'a Counters,
 }
 
 impl<'a, N: Endpoint, F: Endpoint> Copy<'a, N, F> {
     /// Joins `near` and `far`.
     pub fn new(near: N, far: F, counters: &'a Counters) -> Self {
-        let (forward, back) = (Direction::default(), Direction::default());
-        Self { sides: Some((near, far)), forward, back, counters }
+        let (forward, back, early) = Default::default();
+        Self { sides: Some((near, far)), forward, back, early, counters }
+    }
+
+    /// As [`new`](Self::new), with `read`, which was read of `near` before; what more is read is kept
+    /// until something comes back, so that [`reclaim`](Self::reclaim) can give it.
+    pub fn resumable(near: N, far: F, counters: &'a Counters, read: Vec<u8>) -> Self {
+        let mut copy = Self::new(near, far, counters);
+        copy.forward = Direction::with(&read);
+        copy.early = Early::after(read);
+        copy
+    }
+
+    /// Gives up the far side: the near one, and all that was read of it. None when that is not
+    /// everything any more, or something came back.
+    pub fn reclaim(&mut self) -> Option<(N, Vec<u8>)> {
+        let read = self.early.take()?;
+        let (near, far) = self.sides.take()?;
+        far.abort(Abort::Cut);
+        Some((near, read))
     }
 
     /// Closes both sides after a failure or a decision to stop.
@@ -100,13 +122,18 @@ impl<N: Endpoint, F: Endpoint> Future for Copy<'_, N, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let Some((near, far)) = &mut this.sides else { return Poll::Ready(Ok(())) };
-        let forward = this.forward.poll(cx, near, far, &this.counters.forward);
+        let early = &mut this.early;
+        let forward = this.forward.poll(cx, near, far, &this.counters.forward, early);
         if matches!(forward, Poll::Ready(Err(Fault::Sink(_)))) && !far.tells_end_after_cut() {
             this.back.doubt_end();
         }
         // Also after a failure: a server may answer and hang up while the client still sends, and
         // that answer is already here.
-        let back = this.back.poll(cx, far, near, &this.counters.back);
+        let none = &mut Early::default();
+        let back = this.back.poll(cx, far, near, &this.counters.back, none);
+        if early.is_whole() && (this.back.is_done() || this.counters.back.get() > 0) {
+            early.forget();
+        }
         let error = match (forward, back) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
             (Poll::Ready(Err(Fault::Source(cut))), _) => Error { side: Side::Near, cut },

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::task::{Context, Poll, ready};
 
+use crate::copy::early::Early;
 use crate::copy::endpoint::{Cut, Endpoint, Received};
 use crate::copy::scratch::{self, Pending};
 
@@ -38,6 +39,15 @@ pub(super) struct Direction {
 }
 
 impl Direction {
+    /// One that begins with what was read before.
+    pub(super) fn with(read: &[u8]) -> Self {
+        let state = match read {
+            [] => State::Reading,
+            read => State::Sending(Pending::copied(read)),
+        };
+        Self { state, doubts_end: false }
+    }
+
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
@@ -53,6 +63,7 @@ impl Direction {
         source: &mut S,
         sink: &mut D,
         count: &Cell<u64>,
+        early: &mut Early,
     ) -> Poll<Result<(), Fault>> {
         let mut moved_bytes = 0;
         loop {
@@ -79,7 +90,7 @@ impl Direction {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                State::Reading => match ready!(read(cx, source, sink)) {
+                State::Reading => match ready!(read(cx, source, sink, early)) {
                     Ok(Turn::Passed(sent)) => {
                         count.set(count.get() + sent as u64);
                         source.consumed(sent);
@@ -114,12 +125,15 @@ fn read<S: Endpoint, D: Endpoint>(
     cx: &mut Context<'_>,
     source: &mut S,
     sink: &mut D,
+    early: &mut Early,
 ) -> Poll<Result<Turn, Fault>> {
     scratch::with(|scratch| {
         let received = ready!(source.poll_recv(cx, scratch)).map_err(Fault::Source)?;
         let pending = match received {
             Received::End => return Poll::Ready(Ok(Turn::Ended)),
             Received::Shared(first) => {
+                // Only sockets are sent again.
+                early.forget();
                 let pending = Pending::shared(first, || match source.poll_recv(cx, scratch) {
                     Poll::Ready(Ok(Received::Shared(more))) => Some(more),
                     _ => None,
@@ -128,6 +142,7 @@ fn read<S: Endpoint, D: Endpoint>(
             }
             Received::Scratch(length) => &scratch[..length],
         };
+        early.add(pending);
         match sink.poll_send(cx, pending) {
             Poll::Ready(Ok(sent)) if sent == pending.len() => Poll::Ready(Ok(Turn::Passed(sent))),
             Poll::Ready(Ok(sent)) => {

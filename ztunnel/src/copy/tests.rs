@@ -134,6 +134,91 @@ async fn bulk_survives_a_slow_reader() {
     assert_eq!(counters.forward.get(), LENGTH as u64);
 }
 
+/// A far side that its proxy resets as refused after it has heard `hears` bytes.
+struct Refuses {
+    hears: usize,
+    heard: Vec<u8>,
+}
+
+impl Endpoint for Refuses {
+    fn poll_recv(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Received, Cut>> {
+        match self.heard.len() < self.hears {
+            true => Poll::Pending,
+            false => Poll::Ready(Err(Cut::Undelivered)),
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Cut>> {
+        self.heard.extend_from_slice(bytes);
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_end(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn consumed(&mut self, _: usize) {}
+
+    fn tells_end_after_cut(&self) -> bool {
+        true
+    }
+
+    fn abort(self, _: Abort) {}
+}
+
+#[tokio::test]
+async fn what_the_far_side_never_took_is_sent_to_another_one() {
+    let (mut client, near) = pair().await;
+    client.write_all(b"hello ").await.unwrap();
+    near.readable().await.unwrap();
+    let counters = Counters::default();
+    let refuses = Refuses { hears: 6, heard: Vec::new() };
+    let mut copy = Copy::resumable(near, refuses, &counters, Vec::new());
+    let error = (&mut copy).await.unwrap_err();
+    assert!(matches!(error, Error { side: Side::Far, cut: Cut::Undelivered }));
+    let (near, read) = copy.reclaim().unwrap();
+    assert_eq!(read, b"hello ");
+    client.write_all(b"again").await.unwrap();
+    client.shutdown().await.unwrap();
+    let (far, mut server) = pair().await;
+    let counters = Counters::default();
+    let talk = async {
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"hello again");
+        drop(server);
+    };
+    let (copied, ()) = tokio::join!(Copy::resumable(near, far, &counters, read), talk);
+    copied.unwrap();
+    assert_eq!(counters.forward.get(), 11);
+}
+
+#[tokio::test]
+async fn what_is_no_longer_whole_or_was_answered_is_not_given_back() {
+    for (length, answered) in [(20 << 10, false), (6, true)] {
+        let (mut client, near, far, mut server) = joined().await;
+        client.write_all(&vec![7; length]).await.unwrap();
+        if answered {
+            server.write_all(b"220 ready").await.unwrap();
+        }
+        let counters = Counters::default();
+        let mut copy = Copy::resumable(near, far, &counters, Vec::new());
+        let flows = async {
+            let mut heard = vec![0; length];
+            server.read_exact(&mut heard).await.unwrap();
+            if answered {
+                client.read_exact(&mut [0; 9]).await.unwrap();
+            }
+        };
+        tokio::select! {
+            _ = &mut copy => panic!("it ended"),
+            () = flows => {}
+        }
+        assert!(copy.reclaim().is_none(), "{length} bytes, answered {answered}");
+    }
+}
+
 #[tokio::test]
 async fn copy_of_two_sockets_is_small() {
     let (_client, near, far, _server) = joined().await;

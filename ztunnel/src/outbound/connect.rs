@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use shared::balance::InFlight;
 use shared::headers::TraceParent;
-use shared::mesh::{Mesh, Service, Workload};
+use shared::mesh::{Mesh, Service, Uid, Workload};
 use shared::telemetry::access::Direction;
 use shared::telemetry::traffic::Security;
 use tokio::time::Instant;
@@ -36,6 +36,9 @@ pub(super) struct Call<'a> {
 pub(super) struct Connected {
     pub(super) upstream: Upstream,
     pub(super) story: Story,
+    /// The endpoint, where its own proxy is the other end of the tunnel: it can say that its
+    /// application took nothing, and is believed.
+    pub(super) endpoint: Option<Uid>,
     /// The endpoint has work to do until this is dropped.
     pub(super) _work: Option<InFlight>,
 }
@@ -60,11 +63,12 @@ impl<E: Into<Error>> From<E> for Failed {
     }
 }
 
-/// Opens a way from the first to the second of `ends`.
+/// Opens a way from the first to the second of `ends`, not to an endpoint that was `tried`.
 pub(super) async fn reach(
     worker: &Rc<OnWorker>,
     pod: &Arc<Pod>,
     (from, to): (SocketAddr, SocketAddr),
+    tried: &[Uid],
 ) -> Result<Connected, Failed> {
     let source = worker.workload(pod).await;
     let source = source.ok_or_else(|| Error::SourceUnknown(pod.workload.clone()))?;
@@ -73,7 +77,10 @@ pub(super) async fn reach(
     let query = Query { source: &call.source, destination: to, draw: fastrand::u64(..) };
     match resolve(&mesh, &query).map_err(Error::from)? {
         Route::Passthrough { service, to } => call.pass_through(service, to).await,
-        Route::Endpoints(endpoints) => call.try_endpoints(&mesh, &query, endpoints).await,
+        Route::Endpoints(mut endpoints) => {
+            endpoints.candidates.retain(|one| !tried.contains(&one.workload.uid));
+            call.try_endpoints(&mesh, &query, endpoints, TRIES.saturating_sub(tried.len())).await
+        }
     }
 }
 
@@ -85,7 +92,9 @@ impl Call<'_> {
     ) -> Result<Connected, Failed> {
         let story = Story { destination_addr: Some(to), ..self.story(service, None) };
         match self.plain(to).await {
-            Ok(Way { upstream, .. }) => Ok(Connected { upstream, story, _work: None }),
+            Ok(Way { upstream, .. }) => {
+                Ok(Connected { upstream, story, endpoint: None, _work: None })
+            }
             Err(error) => Err(Failed { story: Some(story.into()), error }),
         }
     }
@@ -95,11 +104,12 @@ impl Call<'_> {
         mesh: &Mesh,
         query: &Query<'_>,
         mut route: Endpoints<'_>,
+        tries: usize,
     ) -> Result<Connected, Failed> {
         let loads = &self.worker.loads;
         let candidates = std::mem::take(&mut route.candidates);
         let random = &mut fastrand::Rng::new();
-        let order = loads.order(candidates, |one| one.workload, TRIES, random, Instant::now());
+        let order = loads.order(candidates, |one| one.workload, tries, random, Instant::now());
         let mut failed = None;
         for candidate in order {
             let hop = match route.hop(mesh, query, &candidate) {
@@ -117,7 +127,8 @@ impl Call<'_> {
                 Ok(Way { upstream, made_for_it }) => {
                     let took = (!made_for_it).then(|| began.elapsed());
                     work.connected(took, Instant::now());
-                    return Ok(Connected { upstream, story, _work: Some(work) });
+                    let endpoint = hop.ends_at_endpoint().then(|| endpoint.clone());
+                    return Ok(Connected { upstream, story, endpoint, _work: Some(work) });
                 }
                 Err(error) => {
                     let outcome = Outcome::from(&error);

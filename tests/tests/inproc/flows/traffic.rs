@@ -1,16 +1,20 @@
 //! Bytes, ends and other endpoints.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use anyhow::ensure;
+use http::Response;
+use shared::identity::WorkloadCertificate;
 use shared::mesh::{Protocol, Workload};
 use shared::telemetry::metrics::Exposition;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use crate::inproc::flows::world::{TestPod, World, service};
 use crate::inproc::log::Log;
+use crate::inproc::peer::{TUNNEL, accept};
 use crate::inproc::suite::cases;
 
 cases! {
@@ -21,6 +25,8 @@ cases! {
     "flows::many_connections_share_few_tunnels": [] => many_connections_share_few_tunnels;
     "flows::outside_destination_is_dialled_plainly": [] => outside_destination_is_dialled_plainly;
     "flows::dead_endpoint_costs_no_connection": [] => dead_endpoint_costs_no_connection;
+    "flows::what_an_application_took_nothing_of_is_carried_to_another":
+        [UNDELIVERED] => untaken_is_carried_elsewhere;
     "flows::restarted_peer_costs_no_connection": [] => restarted_peer_costs_no_connection;
     "flows::open_connections_are_listed": [] => open_connections_are_listed;
 }
@@ -153,6 +159,48 @@ async fn dead_endpoint_costs_no_connection(log: Log) -> anyhow::Result<()> {
     for _ in 0..30 {
         let mut socket = world.connect(&client, (world.ip(9), 80).into()).await?;
         exchange(&mut socket, b"x").await?;
+    }
+    Ok(())
+}
+
+async fn untaken_is_carried_elsewhere(log: Log) -> anyhow::Result<()> {
+    let world = World::new(&log)?;
+    let (client, well) = (world.served("client", 1).await?, world.served("well", 2).await?);
+    let untaken = world.pod("untaken", 3)?;
+    let port = well.echo().await?.port();
+    let listener = TcpListener::bind((untaken.ip, TUNNEL)).await?;
+    let certificate = Rc::new(world.ca.issue(&untaken.pod.identity));
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn_local(take_nothing(Rc::clone(&certificate), stream));
+        }
+    });
+    world.apply([
+        service("shop", world.ip(9)).into(),
+        well.behind("shop", &[(80, port)]).into(),
+        untaken.behind("shop", &[(80, port)]).into(),
+    ]);
+    for _ in 0..30 {
+        let mut socket = world.connect(&client, (world.ip(9), 80).into()).await?;
+        exchange(&mut socket, b"hello").await?;
+        exchange(&mut socket, b"and more").await?;
+    }
+    Ok(())
+}
+
+/// A proxy that accepts each stream, and says after its first bytes that its application took none.
+async fn take_nothing(
+    certificate: Rc<WorkloadCertificate>,
+    stream: TcpStream,
+) -> anyhow::Result<()> {
+    let mut connection = h2::server::handshake(accept(&certificate, stream).await?).await?;
+    while let Some(request) = connection.accept().await {
+        let (request, mut respond) = request?;
+        let mut sending = respond.send_response(Response::new(()), false)?;
+        spawn_local(async move {
+            let _bytes = request.into_body().data().await;
+            sending.send_reset(h2::Reason::REFUSED_STREAM);
+        });
     }
     Ok(())
 }

@@ -24,6 +24,13 @@ pub enum Hop {
     Tunnel(Tunnel),
 }
 
+impl Hop {
+    /// Whether the other end is the proxy of the endpoint itself.
+    pub fn ends_at_endpoint(&self) -> bool {
+        matches!(self, Self::Tunnel(Tunnel { to_waypoint: false, inner: None, .. }))
+    }
+}
+
 /// A tunnel to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
