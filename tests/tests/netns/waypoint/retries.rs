@@ -46,7 +46,7 @@ fn route(port: u16) -> String {
 }
 
 fn checks() -> anyhow::Result<()> {
-    let lab = Lab::new("retries")?;
+    let lab = Lab::new("retries-checks")?;
     let ports: Vec<u16> = CHECKS.iter().map(|_| lab.fresh()).collect();
     let routes: String = ports.iter().chain(&[APP, GRPC_APP]).map(|port| route(*port)).collect();
     lab.scene.route(&routes, |scene| {
