@@ -29,8 +29,8 @@ pub use route::{
     RouteParent, Rules, Session, SessionKind, Target, TcpRule, Timeouts, ValueMatch,
 };
 pub use service::{
-    AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, Locality, NetworkAddr, Scope,
-    Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,
+    AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, Locality, NetworkAddr,
+    PortTls, Scope, Service, ServiceKey, ServicePort, Visibility, WeightedWaypoint,
 };
 pub use snapshot::{Applied, Mesh};
 pub use traffic::{

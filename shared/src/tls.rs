@@ -5,6 +5,7 @@
 //! Not here: where certificates come from (`identity`), the byte path (`tls::stream`).
 //! Source: Istio ztunnel `src/tls`, and design D3 and D4.
 
+mod backend;
 mod config;
 mod constraints;
 mod peer;
@@ -16,6 +17,7 @@ mod stream;
 
 use std::io;
 
+pub use backend::{BackendError, BackendRoots, BackendTerms, PeerName, backend_config};
 pub use config::{ALPN, client_config, server_config, server_name, tls13};
 pub use constraints::{Malformed, UriConstraints, encode_name_constraints};
 pub use peer::{PeerId, peer};

@@ -24,7 +24,7 @@ use crate::metrics::Repetitions;
 use crate::permits;
 use crate::resilience::budget::Budgets;
 use crate::router::Router;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Answers, Endpoint, Upstream};
 
 /// How connections behave.
 #[derive(Debug, Clone)]
@@ -105,6 +105,8 @@ pub struct Node {
     pub gateway: GatewayKey,
     /// The mesh.
     pub mesh: Reader,
+    /// What the names of applications outside the mesh stand for.
+    pub names: watch::Receiver<Arc<Answers>>,
     /// The pods that are instances of the Gateway served here.
     pub instances: watch::Receiver<Arc<Vec<LocalPod>>>,
     /// Which of them this process is, where it was told.
@@ -184,6 +186,7 @@ impl OnWorker {
         });
         tokio::task::spawn_local(keep_tidy(Rc::downgrade(&part)));
         tokio::task::spawn_local(permits::keep_deciding(Rc::downgrade(&part)));
+        tokio::task::spawn_local(keep_learning(Rc::downgrade(&part)));
         part
     }
 
@@ -209,5 +212,20 @@ async fn keep_tidy(part: std::rc::Weak<OnWorker>) {
         part.node.standings.prune(&mesh);
         part.upstream.sweep(&mesh);
         part.budgets.sweep(Instant::now());
+    }
+}
+
+/// Takes over what names stand for, so that requests need not look beyond their worker.
+async fn keep_learning(part: std::rc::Weak<OnWorker>) {
+    let Some(mut names) = part.upgrade().map(|part| part.node.names.clone()) else { return };
+    loop {
+        {
+            let Some(part) = part.upgrade() else { return };
+            let answers = Arc::clone(&names.borrow_and_update());
+            part.upstream.learn(answers);
+        }
+        if names.changed().await.is_err() {
+            return;
+        }
     }
 }

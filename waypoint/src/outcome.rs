@@ -168,6 +168,8 @@ impl From<&upstream::Error> for Outcome {
             | upstream::Error::ConnectTimeout
             | upstream::Error::Tls(_)
             | upstream::Error::TlsTimeout
+            | upstream::Error::BackendTls(_)
+            | upstream::Error::BackendTlsTimeout
             | upstream::Error::Tunnel(_) => Self::UPSTREAM_CONNECT_FAILED,
             upstream::Error::Status { .. } => Self::UPSTREAM_REFUSED,
         }

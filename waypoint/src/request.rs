@@ -233,6 +233,7 @@ fn destination<'t>(
 /// It cannot be given.
 pub(crate) fn check(service: &Service, port: u16) -> Result<(), Failure> {
     let refused = service.policy(port).and_then(|policy| policy.refused.clone());
+    let refused = refused.or_else(|| service.tls(port)?.as_ref().err().cloned());
     refused.map_or(Ok(()), |reason| Err(Failure::Backend(reason)))
 }
 

@@ -20,7 +20,7 @@ use crate::permits::Watch;
 use crate::request::{Failure, check};
 use crate::router::Choice;
 use crate::tunnel::{Client, Target};
-use crate::upstream::{Endpoint, Io, Way, connect as dial};
+use crate::upstream::{Endpoint, Io, Speaks, Way, connect as dial};
 use crate::{metrics, permits};
 
 /// Endpoints tried for one connection (design D8).
@@ -146,7 +146,7 @@ pub(crate) async fn connect(
         let mut work = cluster.dial(endpoint, Instant::now());
         let hostname = service.as_ref().map(|service| &*service.key.hostname);
         let way = Way { client, permit: &allowed, endpoint, service: hostname, cluster: &cluster };
-        match dial(way, permit).await {
+        match dial(way, permit, Speaks::Bytes).await {
             Ok(io) => {
                 work.connected(Instant::now());
                 let greeting = BytesMut::new();

@@ -9,8 +9,10 @@ mod clusters;
 mod dial;
 mod io;
 mod life;
+mod names;
 mod pool;
 mod resting;
+mod secured;
 mod upgraded;
 
 use std::cell::RefCell;
@@ -26,9 +28,12 @@ use shared::tls::PeerId;
 pub use self::dial::Error;
 pub(crate) use self::dial::{Way, connect};
 pub(crate) use self::io::Io;
+pub use self::names::Answers;
+pub(crate) use self::names::keep_resolving;
 pub use self::pool::SendError;
 pub(crate) use self::pool::{Failed, Lease, Sent, send};
 pub(crate) use self::resting::Reuse;
+pub(crate) use self::secured::{Secured, Speaks};
 pub(crate) use self::upgraded::Upgraded;
 
 use crate::cluster::{Cluster, Standing};
@@ -83,6 +88,8 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     /// Whether it is reached through a tunnel.
     pub(crate) tunnel: bool,
+    /// The TLS that the application speaks.
+    pub(crate) secured: Option<Secured>,
 }
 
 impl Upstream {
@@ -101,6 +108,11 @@ impl Upstream {
         self.pool.sweep();
         self.clusters.sweep(mesh);
         self.giving_way.borrow_mut().retain(|one| !one.standing.is_retired());
+    }
+
+    /// Takes what names stand for from now on.
+    pub(crate) fn learn(&self, names: Arc<Answers>) {
+        self.clusters.learn(names);
     }
 
     /// A port of a service, with the endpoints that `client` may be led to.
@@ -135,7 +147,7 @@ impl Endpoint {
     pub(crate) fn new(workload: Arc<Workload>, address: SocketAddr) -> Self {
         let tunnel = workload.protocol == Protocol::Hbone;
         let identity = workload.identity.to_string().into();
-        Self { workload, identity, address, tunnel }
+        Self { workload, identity, address, tunnel, secured: None }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariants: pure; the same objects give the same picture in whatever order they come; where two
 //! objects want the same name or address, one of them gets it and the other a verdict.
 
+mod backend_tls;
 mod destinations;
 mod entries;
 mod pods;
@@ -126,6 +127,7 @@ pub(crate) fn compile(
     destinations::compile(&mut world, &mut compiled);
     policies::attach(&mut world, &mut compiled);
     retries::compile(&mut world, &mut compiled);
+    backend_tls::compile(&mut world, &mut compiled);
     routes::compile(&mut world, &mut compiled);
     pods::compile(&mut world, &mut compiled);
     compiled.verdicts.append(&mut world.verdicts);

@@ -5,6 +5,7 @@
 //! that denies what its selector covers.
 
 mod authorization;
+mod backend_tls;
 mod backend_traffic;
 mod destination;
 mod entry;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use authorization::{Authorization, TargetKind, TargetRef};
+pub(crate) use backend_tls::{Authorities, BackendTlsPolicy, TlsTarget, TlsTargetKind};
 pub(crate) use backend_traffic::BackendTraffic;
 pub(crate) use destination::{DestinationRule, Groups, PolicyRead};
 pub(crate) use entry::{Machine, ServiceEntry};
@@ -76,7 +78,10 @@ pub(crate) struct Object {
 /// What an object says.
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    Namespace { enrolment: Enrolment, waypoint: UseWaypoint },
+    Namespace {
+        enrolment: Enrolment,
+        waypoint: UseWaypoint,
+    },
     Node,
     Pod(Box<Pod>),
     Service(Box<KubeService>),
@@ -88,6 +93,9 @@ pub(crate) enum Body {
     WorkloadEntry(Box<Machine>),
     Route(Box<RouteObject>),
     ReferenceGrant(Box<ReferenceGrant>),
+    BackendTls(Box<BackendTlsPolicy>),
+    /// Its `ca.crt`.
+    ConfigMap(Option<Arc<str>>),
     DestinationRule(Box<DestinationRule>),
     BackendTraffic(Box<BackendTraffic>),
 }
@@ -191,13 +199,14 @@ fn read_object(
     root.finish();
     let body = body.map(|body| match body {
         Body::Authorization(one) => Body::Authorization(Box::new(one.or_deny(&problems))),
+        Body::BackendTls(one) => Body::BackendTls(Box::new(one.or_refuse(&problems))),
         other => other,
     });
     let problems = problems.take();
     let invalid = problems.iter().any(|problem| problem.cause == Cause::Invalid);
     report(file, &head.key.to_string(), problems, verdicts);
     match body {
-        Some(body) if !invalid || kind.is_security() => Reading::Good(Arc::new(Object {
+        Some(body) if !invalid || kind.fails_closed() => Reading::Good(Arc::new(Object {
             key: head.key,
             file: file.clone(),
             line: node.line,

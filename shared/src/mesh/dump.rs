@@ -113,6 +113,7 @@ impl Serialize for Service {
         map.put("ipFamilies", &self.ip_families)?;
         map.put("canonical", &self.canonical)?;
         map.put("visibility", &self.visibility)?;
+        map.list("backendTls", &self.tls)?;
         map.some("trafficPolicies", self.traffic.as_deref())?;
         map.some("retryConstraint", self.retry_constraint.as_ref())?;
         map.0.end()

@@ -75,6 +75,7 @@ pub fn service(name: &str, namespace: &str) -> Service {
         visibility: Visibility::Public,
         traffic: None,
         retry_constraint: None,
+        tls: Box::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::identity::SpiffeId;
 use crate::mesh::{GatewayAddress, RetryConstraint, TrafficPolicies, TrafficPolicy};
+use crate::tls::BackendTerms;
 
 /// Namespace and host name of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -195,9 +196,28 @@ pub struct Service {
     pub traffic: Option<Arc<TrafficPolicies>>,
     /// How many requests may be sent again; none is the default.
     pub retry_constraint: Option<RetryConstraint>,
+    /// TLS that its applications speak, inside the tunnel too; those of one port first. ztunnel
+    /// ignores it, waypoints do not.
+    pub tls: Box<[PortTls]>,
+}
+
+/// TLS of one port, or of all.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PortTls {
+    /// The port; all without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Who must answer, or why nothing may be sent.
+    pub terms: Result<Arc<BackendTerms>, Arc<str>>,
 }
 
 impl Service {
+    /// The TLS that the applications behind a port speak, or why nothing may be sent to them.
+    pub fn tls(&self, port: u16) -> Option<&Result<Arc<BackendTerms>, Arc<str>>> {
+        let mut all = self.tls.iter();
+        all.find(|one| one.port.is_none_or(|own| own == port)).map(|one| &one.terms)
+    }
+
     /// The policy for requests to a port; none where no rule is for the service.
     pub fn policy(&self, port: u16) -> Option<&Arc<TrafficPolicy>> {
         self.traffic.as_ref().map(|traffic| traffic.scope.of_port(port))

@@ -127,6 +127,11 @@ impl Mesh {
             .find(|row| row.namespace() == namespace)
     }
 
+    /// The workloads that are addressed by host name, in the order of their names.
+    pub fn named_workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.by_hostname.iter()
+    }
+
     /// The service with this key, whoever asks.
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.services.find(|row| by_service(&row.key, key))

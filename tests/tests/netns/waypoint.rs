@@ -16,6 +16,7 @@ mod http2;
 mod lab;
 mod lifecycle;
 mod mesh_profile;
+mod outside;
 mod protocols;
 mod resilience;
 mod retries;
@@ -57,6 +58,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ends::CASES,
         trailers::CASES,
         authz::CASES,
+        outside::CASES,
         &resilience::cases(),
     ]
     .concat()

@@ -18,11 +18,13 @@ use shared::telemetry::traffic::Traffic;
 use shared::workers::{self, Workers};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::cluster::Standings;
 use crate::config::Config;
 use crate::metrics::Repetitions;
 use crate::node::{self, Node};
+use crate::upstream::Answers;
 
 /// Tunnels that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -39,6 +41,7 @@ pub struct Bound {
     pub(super) listener: TcpListener,
     pub(super) renewal: Background,
     pub(super) servers: Servers,
+    pub(super) names: watch::Sender<Arc<Answers>>,
 }
 
 impl fmt::Debug for Bound {
@@ -70,6 +73,7 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
         .map_err(Failure::Metrics)?;
     let standings = Standings::default();
     standings.register(&registry).map_err(Failure::Metrics)?;
+    let (names, resolved) = watch::channel(Arc::<Answers>::default());
     let node = Arc::new(Node {
         config: node_config(&config),
         gateway: GatewayKey {
@@ -77,6 +81,7 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
             name: config.gateway.name.clone(),
         },
         mesh: reader,
+        names: resolved,
         instances: feed.local_pods(),
         pod: config.pod.clone(),
         certificates,
@@ -89,7 +94,19 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
     let ready = Ready::default();
     watch_readiness(&ready, &workers, &node, &feed);
     let renewal: Background = Box::pin(renewal);
-    Ok(Bound { config, log, ready, registry, workers, feed, node, listener, renewal, servers })
+    Ok(Bound {
+        config,
+        log,
+        ready,
+        registry,
+        workers,
+        feed,
+        node,
+        listener,
+        renewal,
+        servers,
+        names,
+    })
 }
 
 /// Binds beside a process that is about to end, so that a restart refuses nobody.

@@ -21,6 +21,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
     };
     let standings = node.standings.clone();
     let certificates = node.certificates.clone();
+    let names = node.names.clone();
     let (verdicts, directory) = (feed.verdicts_changed(), feed.status());
     Dump::default()
         .section("version", move || version.clone())
@@ -29,6 +30,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
         .section("services", mesh(|mesh| dump::list(mesh.services())))
         .section("routes", mesh(|mesh| dump::list(mesh.routes())))
         .section("gateways", mesh(|mesh| dump::list(mesh.gateways())))
+        .section("names", move || json!(names.borrow().list()))
         .section("policies", mesh(|mesh| dump::list(mesh.policies())))
         .section("destinations", move || standings.dump())
         .section("certificates", move || dump::certificates(&certificates))

@@ -13,6 +13,7 @@ use super::build::Bound;
 use super::dump::dump;
 use crate::node::Node;
 use crate::tunnel;
+use crate::upstream::keep_resolving;
 
 /// After the drain nothing should be left; workers get this long to notice.
 const WORKERS_GRACE: Duration = Duration::from_secs(1);
@@ -38,14 +39,15 @@ impl Bound {
     /// accepted, requests get until the deadline.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
         let tunnels = self.tunnels();
-        let Self { config, log, ready, registry, workers, feed, node, listener, renewal, servers } =
-            self;
+        let Self { config, log, ready, registry, workers, feed, node, .. } = self;
+        let Self { listener, renewal, servers, names, .. } = self;
         let (trigger, watch) = drain::channel();
         let renewal = tokio::spawn(renewal);
         let dump = dump(&config, &node, &feed);
         tokio::spawn(process::tell_readiness(ready.clone(), watch.clone()));
         let mut quitting = servers.spawn(Told { dump, log, registry, ready }, &watch);
         tokio::spawn(fetch_certificate(Arc::clone(&node)));
+        tokio::spawn(keep_resolving(node.mesh.clone(), names));
         tokio::spawn(tunnel::accept(node, workers.clone(), listener, watch.clone()));
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

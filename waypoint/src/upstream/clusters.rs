@@ -1,4 +1,4 @@
-//! The endpoints of services, worked out once per change of the mesh.
+//! The endpoints of services, worked out once per change of the mesh or of the names in it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,18 +11,22 @@ use shared::mesh::{Mesh, Service, Workload};
 
 use crate::cluster::Cluster;
 use crate::tunnel::Client;
-use crate::upstream::Endpoint;
+use crate::upstream::{Answers, Endpoint, Secured, secured};
 
 /// Known clusters: by service (an address that [`Known`] keeps alive), port, and whether IPv4 is
 /// preferred.
 #[derive(Default)]
 pub(super) struct Clusters {
     known: RefCell<HashMap<(usize, u16, bool), Known>>,
+    secured: secured::Known,
+    /// What names stand for.
+    names: RefCell<Arc<Answers>>,
 }
 
 struct Known {
     _service: Arc<Service>,
-    generation: u64,
+    /// Of the mesh and of the names.
+    generation: (u64, u64),
     cluster: Rc<Cluster>,
 }
 
@@ -38,42 +42,82 @@ impl Clusters {
     ) -> Rc<Cluster> {
         let key = (Arc::as_ptr(service).addr(), port, like.is_ipv4());
         let mut known = self.known.borrow_mut();
-        if let Some(one) = known.get(&key).filter(|one| one.generation == mesh.generation()) {
+        let generation = self.generation(mesh);
+        if let Some(one) = known.get(&key).filter(|one| one.generation == generation) {
             return Rc::clone(&one.cluster);
         }
-        let endpoints = endpoints(mesh, &client.own, service, port, like);
+        let endpoints = match self.secured(service, port) {
+            Ok(secured) => self.found(mesh, &client.own, (service, port), like, secured.as_ref()),
+            // Nobody, rather than somebody in plaintext.
+            Err(error) => {
+                tracing::warn!(service = %service.key, %error, "cannot speak TLS as asked");
+                Box::default()
+            }
+        };
         let worker = &client.worker;
         let cluster =
             Cluster::new(mesh, (service, port), endpoints, &worker.node.standings, &worker.loads);
         if let Some(standing) = cluster.limits_connections() {
             worker.upstream.give_way(standing);
         }
-        let (generation, kept) = (mesh.generation(), Rc::clone(&cluster));
+        let kept = Rc::clone(&cluster);
         known.insert(key, Known { _service: Arc::clone(service), generation, cluster });
         kept
     }
 
     /// Forgets what belongs to an older mesh.
     pub(super) fn sweep(&self, mesh: &Mesh) {
-        self.known.borrow_mut().retain(|_, one| one.generation == mesh.generation());
+        let generation = self.generation(mesh);
+        self.known.borrow_mut().retain(|_, one| one.generation == generation);
+        self.secured.sweep();
+    }
+
+    /// Takes what names stand for from now on.
+    pub(super) fn learn(&self, names: Arc<Answers>) {
+        self.names.replace(names);
+    }
+
+    fn generation(&self, mesh: &Mesh) -> (u64, u64) {
+        (mesh.generation(), self.names.borrow().generation)
+    }
+
+    fn secured(&self, service: &Service, port: u16) -> Result<Option<Secured>, String> {
+        match service.tls(port) {
+            None => Ok(None),
+            Some(Ok(terms)) => self.secured.by(terms).map(Some).map_err(|error| error.to_string()),
+            Some(Err(reason)) => Err(reason.to_string()),
+        }
+    }
+
+    fn found(
+        &self,
+        mesh: &Mesh,
+        own: &Workload,
+        (service, port): (&Service, u16),
+        like: IpAddr,
+        secured: Option<&Secured>,
+    ) -> Box<[Endpoint]> {
+        let names = self.names.borrow();
+        let candidates = balance::candidates(mesh, own, service, Wanted::Service, port);
+        let mut endpoints = Vec::new();
+        for one in candidates {
+            let addresses = match host(one.workload, like, service.ip_families) {
+                Some(Host::Ip(ip)) => vec![ip],
+                Some(Host::Name(name)) => in_family(names.of(&name), like),
+                None => Vec::new(),
+            };
+            endpoints.extend(addresses.into_iter().map(|ip| Endpoint {
+                secured: secured.cloned(),
+                ..Endpoint::new(Arc::clone(one.workload), (ip, one.port).into())
+            }));
+        }
+        endpoints.into()
     }
 }
 
-fn endpoints(
-    mesh: &Mesh,
-    own: &Workload,
-    service: &Service,
-    port: u16,
-    like: IpAddr,
-) -> Box<[Endpoint]> {
-    let candidates = balance::candidates(mesh, own, service, Wanted::Service, port);
-    let endpoint = |one: balance::Candidate<'_>| {
-        let workload = Arc::clone(one.workload);
-        match host(&workload, like, service.ip_families)? {
-            Host::Ip(ip) => Some(Endpoint::new(workload, (ip, one.port).into())),
-            // A name is not resolved here yet.
-            Host::Name(_) => None,
-        }
-    };
-    candidates.into_iter().filter_map(endpoint).collect()
+/// Those of the client's family, else all.
+fn in_family(addresses: &[IpAddr], like: IpAddr) -> Vec<IpAddr> {
+    let own = addresses.iter().filter(|one| one.is_ipv4() == like.is_ipv4());
+    let own: Vec<IpAddr> = own.copied().collect();
+    if own.is_empty() { addresses.to_vec() } else { own }
 }

@@ -19,7 +19,7 @@ use crate::cluster::{Cluster, Permit};
 use crate::node::OnWorker;
 use crate::tunnel::Client;
 use crate::upstream::io::{Link, Mark};
-use crate::upstream::{Endpoint, HBONE_PORT, Io, TunnelKey};
+use crate::upstream::{Endpoint, HBONE_PORT, Io, Speaks, TunnelKey};
 
 /// Tells a gateway that a waypoint was passed already.
 const SOURCE: HeaderName = HeaderName::from_static("x-istio-source");
@@ -42,6 +42,12 @@ pub enum Error {
     /// The peer accepted TCP, and then nothing.
     #[error("tls error: handshake timed out")]
     TlsTimeout,
+    /// TLS with the application, or it is not who the policy says.
+    #[error("tls with the application: {0}")]
+    BackendTls(#[source] io::Error),
+    /// The application accepted the connection, and then nothing.
+    #[error("tls with the application: handshake timed out")]
+    BackendTlsTimeout,
     /// The tunnel could not be made; all who waited for it get the same.
     #[error("{0}")]
     Dial(#[source] Rc<Self>),
@@ -88,14 +94,25 @@ pub(crate) struct Way<'a> {
     pub(crate) cluster: &'a Cluster,
 }
 
-/// Opens a byte stream to an endpoint, which has `permit` as long as it lives.
+/// Opens a byte stream to an endpoint, which has `permit` as long as it lives; over TLS where the
+/// application speaks it.
 ///
 /// # Errors
 /// Nothing was delivered: another endpoint may be tried.
-pub(crate) async fn connect(way: Way<'_>, permit: Option<Permit>) -> Result<Io, Error> {
+pub(crate) async fn connect(
+    way: Way<'_>,
+    permit: Option<Permit>,
+    speaks: Speaks,
+) -> Result<Io, Error> {
     let link = match way.cluster.limits().and_then(|limits| limits.connect_timeout) {
         None => open(way).await?,
         Some(limit) => timeout(limit, open(way)).await.map_err(|_| Error::ConnectTimeout)??,
+    };
+    let link = match &way.endpoint.secured {
+        None => link,
+        Some(secured) => {
+            Box::pin(secured.connect(link, speaks, way.client.worker.config())).await?
+        }
     };
     Ok(Io { link, _permit: permit })
 }

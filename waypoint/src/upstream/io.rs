@@ -1,4 +1,4 @@
-//! The byte stream to an application: a tunnel's, or a plain one.
+//! The byte stream to an application: a tunnel's, a plain one, or TLS over one of them.
 
 use std::cell::Cell;
 use std::io;
@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use shared::hbone::{Reason, Stream, StreamError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::cluster::Permit;
 
@@ -26,6 +27,8 @@ pub(super) enum Link {
     Tunnel(Stream, Mark),
     /// To an application outside the mesh.
     Plain(TcpStream),
+    /// TLS that the application speaks, over either.
+    Secured(Box<TlsStream<Self>>),
 }
 
 /// Whether the application's proxy has said that the application took no byte of a stream
@@ -50,9 +53,16 @@ impl Mark {
 impl Io {
     /// What is told of its delivery, also when the stream itself is gone.
     pub(crate) fn mark(&self) -> Mark {
-        match &self.link {
-            Link::Tunnel(_, mark) => mark.clone(),
-            Link::Plain(_) => Mark::default(),
+        self.link.mark()
+    }
+}
+
+impl Link {
+    fn mark(&self) -> Mark {
+        match self {
+            Self::Tunnel(_, mark) => mark.clone(),
+            Self::Plain(_) => Mark::default(),
+            Self::Secured(stream) => stream.get_ref().0.mark(),
         }
     }
 }
@@ -63,13 +73,7 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().link {
-            Link::Tunnel(stream, mark) => {
-                let read = stream.poll_read_into(cx, buffer);
-                mark.note(read)
-            }
-            Link::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
-        }
+        Pin::new(&mut self.get_mut().link).poll_read(cx, buffer)
     }
 }
 
@@ -79,23 +83,61 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         payload: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().link {
-            Link::Tunnel(stream, mark) => mark.note(stream.poll_send(cx, payload)),
-            Link::Plain(socket) => Pin::new(socket).poll_write(cx, payload),
+        Pin::new(&mut self.get_mut().link).poll_write(cx, payload)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().link).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().link).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tunnel(stream, mark) => {
+                let read = stream.poll_read_into(cx, buffer);
+                mark.note(read)
+            }
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Secured(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        payload: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tunnel(stream, mark) => mark.note(stream.poll_send(cx, payload)),
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, payload),
+            Self::Secured(stream) => Pin::new(stream).poll_write(cx, payload),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().link {
-            Link::Tunnel(stream, _) => Pin::new(stream).poll_flush(cx),
-            Link::Plain(socket) => Pin::new(socket).poll_flush(cx),
+        match self.get_mut() {
+            Self::Tunnel(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().link {
-            Link::Tunnel(stream, _) => Pin::new(stream).poll_shutdown(cx),
-            Link::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+        match self.get_mut() {
+            Self::Tunnel(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Secured(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

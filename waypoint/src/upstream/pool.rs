@@ -23,7 +23,10 @@ use crate::request::RequestBody;
 use crate::upstream::io::Mark;
 use crate::upstream::life::Life;
 use crate::upstream::resting::{Resting, Reuse, Sender};
-use crate::upstream::{Error, LocalExecutor, Upgraded, Version, Way, connect};
+use crate::upstream::{Error, LocalExecutor, Secured, Speaks, Upgraded, Version, Way, connect};
+
+const HTTP1: Speaks = Speaks::Http(Version::Http1);
+const HTTP2: Speaks = Speaks::Http(Version::Http2);
 
 /// Connections that are alike for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,6 +34,7 @@ pub(super) struct Key {
     pub(super) endpoint: SocketAddr,
     pub(super) tunnel: bool,
     pub(super) client: IpAddr,
+    pub(super) secured: Option<Secured>,
 }
 
 /// The connections of one worker.
@@ -180,6 +184,7 @@ pub(crate) async fn send(
         endpoint: way.endpoint.address,
         tunnel: way.endpoint.tunnel,
         client: way.client.address.ip(),
+        secured: way.endpoint.secured.clone(),
     };
     match (version, upgrade) {
         (_, true) => send_upgrade(way, request).await,
@@ -264,7 +269,7 @@ async fn place<T>(
 }
 
 async fn connect_http1(way: Way<'_>, permits: Permits) -> Result<(Exclusive, Mark), SendError> {
-    let io = connect(way, permits.connection).await?;
+    let io = connect(way, permits.connection, HTTP1).await?;
     drop(permits.pending);
     let mark = io.mark();
     let (sender, connection) = http1_builder(way.client.worker.config())
@@ -293,7 +298,7 @@ async fn send_upgrade(way: Way<'_>, request: Request<RequestBody>) -> Result<Sen
         Ok(Place::There(none)) => match none {},
         Err(overflow) => return Err(Failed::unsent(overflow.into(), request, false)),
     };
-    let io = match connect(way, permits.connection).await {
+    let io = match connect(way, permits.connection, HTTP1).await {
         Ok(io) => io,
         Err(error) => return Err(Failed::unsent(error.into(), request, false)),
     };
@@ -358,7 +363,7 @@ async fn connect_http2(
     way: Way<'_>,
     permits: Permits,
 ) -> Result<(http2::SendRequest<RequestBody>, Mark), SendError> {
-    let io = connect(way, permits.connection).await?;
+    let io = connect(way, permits.connection, HTTP2).await?;
     drop(permits.pending);
     let mark = io.mark();
     let config = way.client.worker.config();

@@ -162,7 +162,7 @@ mod tests {
 
     fn key() -> Key {
         let endpoint = ([10, 0, 0, 1], 80).into();
-        Key { endpoint, tunnel: true, client: [10, 0, 0, 2].into() }
+        Key { endpoint, tunnel: true, client: [10, 0, 0, 2].into(), secured: None }
     }
 
     fn one() -> (Resting<Fake>, Fake) {

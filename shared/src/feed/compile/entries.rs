@@ -82,6 +82,7 @@ fn service_entry<'a>(
             visibility: entry.visibility,
             traffic: None,
             retry_constraint: None,
+            tls: Box::default(),
         };
         compiled.services.insert(key.clone(), Arc::new(service));
         keys.push(key);
@@ -94,6 +95,19 @@ fn service_entry<'a>(
             format!("{cluster}/networking.istio.io/ServiceEntry/{namespace}/{name}/{address}");
         let services = keys.iter().map(|key| (key.clone(), ports_of(entry, machine))).collect();
         insert(world, compiled, Place { object, uid, name }, machine, services);
+    }
+    let hosts = entry.hosts.iter().filter(|host| !host.contains('*'));
+    let by_name = entry.dns && entry.endpoints.is_empty() && entry.selector.is_none();
+    for host in hosts.filter(|_| by_name) {
+        let key = ServiceKey { namespace: namespace.clone(), hostname: host.clone() };
+        if !keys.contains(&key) {
+            continue;
+        }
+        let (cluster, name) = (&world.options.cluster_id, &object.key.name);
+        let uid = format!("{cluster}/networking.istio.io/ServiceEntry/{namespace}/{name}/{host}");
+        let machine = Machine::named(host);
+        let services = [(key, ports_of(entry, &machine))].into();
+        insert(world, compiled, Place { object, uid, name }, &machine, services);
     }
     if let Some(selector) = &entry.selector {
         let ports = entry.ports.iter();

@@ -74,6 +74,7 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
             visibility: Visibility::Public,
             traffic: None,
             retry_constraint: None,
+            tls: Box::default(),
         };
         compiled.services.insert(key.clone(), Arc::new(built));
         match slices.remove(&(&object.key.namespace, &object.key.name)) {

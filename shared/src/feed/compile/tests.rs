@@ -14,6 +14,7 @@ use crate::mesh::{
 };
 
 mod attached;
+mod secured;
 
 fn compile(text: &str) -> Compiled {
     let options = Options { node: Some("n1".into()), ..Options::default() };

@@ -21,6 +21,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) ports: Box<[ServicePort]>,
     /// `resolution: NONE`: connections go where the application sends them.
     pub(crate) passthrough: bool,
+    /// `resolution: DNS`: without endpoints, the hosts themselves are.
+    pub(crate) dns: bool,
     pub(crate) endpoints: Box<[Machine]>,
     /// Workloads of the namespace that are endpoints; `None` without a selector.
     pub(crate) selector: Option<Labels>,
@@ -77,6 +79,7 @@ impl ServiceEntry {
             addresses: spec.parsed_list("addresses", parse).into(),
             ports: spec.each("ports").iter().filter_map(|one| port(one, intern)).collect(),
             passthrough: resolution == "NONE",
+            dns: resolution.starts_with("DNS"),
             endpoints: endpoints.iter().filter_map(|one| Machine::read(one, intern)).collect(),
             selector: spec.has("workloadSelector").then(|| {
                 let of = spec.fields("workloadSelector");
@@ -113,6 +116,20 @@ fn port(fields: &Fields<'_>, intern: &mut Interner) -> Option<ServicePort> {
 }
 
 impl Machine {
+    /// Whatever the name of a host stands for.
+    pub(crate) fn named(host: &Arc<str>) -> Self {
+        Self {
+            address: None,
+            hostname: Some(host.clone()),
+            ports: Box::default(),
+            labels: Labels::default(),
+            network: Arc::default(),
+            locality: Arc::default(),
+            weight: 1,
+            service_account: "default".into(),
+        }
+    }
+
     pub(crate) fn read(spec: &Fields<'_>, intern: &mut Interner) -> Option<Self> {
         let text = spec.text("address").unwrap_or("");
         let address = text.parse::<IpAddr>().ok().map(|address| address.to_canonical());

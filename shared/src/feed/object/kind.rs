@@ -3,9 +3,10 @@
 use crate::feed::compile::Options;
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
+use crate::feed::object::backend_tls::authorities_of_config_map;
 use crate::feed::object::{
-    Authorization, BackendTraffic, Body, DestinationRule, EndpointSlice, Gateway, Head,
-    KubeService, Machine, PeerAuthentication, Pod, ReferenceGrant, RouteObject, ServiceEntry,
+    Authorization, BackendTlsPolicy, BackendTraffic, Body, DestinationRule, EndpointSlice, Gateway,
+    Head, KubeService, Machine, PeerAuthentication, Pod, ReferenceGrant, RouteObject, ServiceEntry,
 };
 use crate::feed::verdict::Cause;
 use crate::mesh::RouteKind;
@@ -27,6 +28,8 @@ pub(crate) enum Kind {
     ReferenceGrant,
     DestinationRule,
     BackendTraffic,
+    BackendTlsPolicy,
+    ConfigMap,
 }
 
 const CORE: &[&str] = &["v1"];
@@ -59,13 +62,14 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::Route(RouteKind::Tls), "TLSRoute", ALPHA_ROUTE),
     (Kind::Route(RouteKind::Tcp), "TCPRoute", ALPHA_ROUTE),
     (Kind::ReferenceGrant, "ReferenceGrant", GATEWAY),
+    (Kind::BackendTlsPolicy, "BackendTLSPolicy", ALPHA_ROUTE),
+    (Kind::ConfigMap, "ConfigMap", CORE),
     (Kind::DestinationRule, "DestinationRule", NETWORKING),
     (Kind::BackendTraffic, "XBackendTrafficPolicy", EXPERIMENTAL),
 ];
 
 /// Kinds that mean something to a mesh but are not acted on.
 const UNSUPPORTED: &[&str] = &[
-    "BackendTLSPolicy",
     "EnvoyFilter",
     "GatewayClass",
     "ProxyConfig",
@@ -99,6 +103,11 @@ impl Kind {
     /// Security objects never keep an older version: they deny what they cover instead.
     pub(super) fn is_security(self) -> bool {
         matches!(self, Self::AuthorizationPolicy | Self::PeerAuthentication)
+    }
+
+    /// Those that are worse absent than invalid.
+    pub(super) fn fails_closed(self) -> bool {
+        self.is_security() || self == Self::BackendTlsPolicy
     }
 
     pub(super) fn read(
@@ -153,6 +162,10 @@ impl Kind {
             Self::BackendTraffic => {
                 BackendTraffic::read(root, intern).map(|one| Body::BackendTraffic(Box::new(one)))
             }
+            Self::BackendTlsPolicy => {
+                BackendTlsPolicy::read(root, intern).map(|one| Body::BackendTls(Box::new(one)))
+            }
+            Self::ConfigMap => Some(Body::ConfigMap(authorities_of_config_map(root))),
         }
     }
 }
