@@ -62,6 +62,11 @@ impl Load {
         self.ejected_until.filter(|until| *until > now)
     }
 
+    /// When its last ejection ends or ended.
+    pub(super) fn last_ejection(&self) -> Option<Instant> {
+        self.ejected_until
+    }
+
     /// Whether nothing was seen of it for `idle`, so that it may be forgotten.
     pub(super) fn is_stale(&self, now: Instant, idle: Duration) -> bool {
         let last = self.ejected_until.map_or(self.begun, |until| until.max(self.begun));

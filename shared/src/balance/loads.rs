@@ -1,6 +1,6 @@
 //! The loads that one worker sees, and the choice over them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
@@ -67,6 +67,8 @@ impl Default for Config {
 pub struct Loads {
     config: Rc<Config>,
     seen: Rc<RefCell<HashMap<Uid, Load>>>,
+    /// No ejection lasts longer; nearly always it is over, and no candidate need be looked up.
+    last_ejection: Rc<Cell<Option<Instant>>>,
 }
 
 /// One connection that counts as work of its endpoint until this is dropped.
@@ -103,6 +105,8 @@ impl InFlight {
         if let Some(load) = self.loads.seen.borrow_mut().get_mut(&self.endpoint) {
             load.settle();
             tell(load, &self.loads.config);
+            let last = &self.loads.last_ejection;
+            last.set(last.get().max(load.last_ejection()));
         }
     }
 }
@@ -119,7 +123,7 @@ impl Drop for InFlight {
 impl Loads {
     /// Loads under `config`.
     pub fn new(config: Config) -> Self {
-        Self { config: Rc::new(config), seen: Rc::default() }
+        Self { config: Rc::new(config), ..Self::default() }
     }
 
     /// Counts one more connection to `endpoint`, which is attempted now.
@@ -167,32 +171,37 @@ impl Loads {
         while order.len() < tries {
             let from = if available.is_empty() { &mut ejected } else { &mut available };
             let Some(chosen) = self.choose(from, &workload, random, now) else { break };
-            order.push(from.swap_remove(chosen));
+            order.push(from.swap_remove(chosen).1);
         }
         order
     }
 
-    /// Parts the candidates that can be chosen at all into those to use and those to leave out.
+    /// Parts the candidates that can be chosen at all, with their capacities, into those to use and
+    /// those to leave out.
     fn split<T>(
         &self,
-        mut candidates: Vec<T>,
+        candidates: Vec<T>,
         workload: &impl Fn(&T) -> &Workload,
         now: Instant,
-    ) -> (Vec<T>, Vec<T>) {
-        candidates.retain(|candidate| workload(candidate).capacity > 0);
-        let total = candidates.len();
+    ) -> (Vec<(u32, T)>, Vec<(u32, T)>) {
+        let weighted = candidates.into_iter().map(|one| (workload(&one).capacity, one));
+        let weighted = weighted.filter(|(capacity, _)| *capacity > 0);
+        if self.last_ejection.get().is_none_or(|last| last <= now) {
+            return (weighted.collect(), Vec::new());
+        }
         let seen = self.seen.borrow();
-        let until = |candidate: &T| {
+        let until = |(_, candidate): &(u32, T)| {
             seen.get(&workload(candidate).uid).and_then(|load| load.ejected_until(now))
         };
-        let (mut ejected, mut available): (Vec<T>, Vec<T>) =
-            candidates.into_iter().partition(|candidate| until(candidate).is_some());
+        let (mut ejected, mut available): (Vec<_>, Vec<_>) =
+            weighted.partition(|one| until(one).is_some());
+        let total = ejected.len() + available.len();
         if (available.len() as f64) < self.config.panic_share * total as f64 {
             available.append(&mut ejected);
         }
         let limit = (self.config.max_ejected_share * total as f64) as usize;
         if ejected.len() > limit {
-            ejected.sort_by_key(|candidate| Reverse(until(candidate)));
+            ejected.sort_by_key(|one| Reverse(until(one)));
             available.extend(ejected.drain(limit..));
         }
         (available, ejected)
@@ -200,26 +209,26 @@ impl Loads {
 
     fn choose<T>(
         &self,
-        from: &[T],
+        from: &[(u32, T)],
         workload: &impl Fn(&T) -> &Workload,
         random: &mut fastrand::Rng,
         now: Instant,
     ) -> Option<usize> {
-        let capacity = |at: usize| workload(&from[at]).capacity;
-        let first = weighted(from.len(), capacity, random)?;
-        let without_first = |at: usize| if at == first { 0 } else { capacity(at) };
-        let Some(second) = weighted(from.len(), without_first, random) else { return Some(first) };
+        let capacities = from.iter().map(|(capacity, _)| *capacity).enumerate();
+        let first = weighted(capacities.clone(), random)?;
+        let others = capacities.map(|(at, capacity)| (at, if at == first { 0 } else { capacity }));
+        let Some(second) = weighted(others, random) else { return Some(first) };
         let mut seen = self.seen.borrow_mut();
         let mut load = |at: usize| {
-            let uid = &workload(&from[at]).uid;
+            let uid = &workload(&from[at].1).uid;
             match seen.get(uid) {
                 Some(load) => load.clone(),
                 None => seen.entry(uid.clone()).or_insert_with(|| Load::new(now)).clone(),
             }
         };
         let (one, other) = (load(first), load(second));
-        let against = (&one, capacity(first));
-        let second_wins = other.is_better(capacity(second), against, now, &self.config);
+        let against = (&one, from[first].0);
+        let second_wins = other.is_better(from[second].0, against, now, &self.config);
         Some(if second_wins { second } else { first })
     }
 }
@@ -232,23 +241,23 @@ pub fn is_nobody_there(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
-/// A random index below `count`, in proportion to its weight; none when all weights are zero.
+/// A random index, in proportion to its weight; none when all weights are zero.
 fn weighted(
-    count: usize,
-    weight: impl Fn(usize) -> u32,
+    weights: impl Iterator<Item = (usize, u32)> + Clone,
     random: &mut fastrand::Rng,
 ) -> Option<usize> {
-    let total: u64 = (0..count).map(|at| u64::from(weight(at))).sum();
+    let total: u64 = weights.clone().map(|(_, weight)| u64::from(weight)).sum();
     if total == 0 {
         return None;
     }
     let mut left = random.u64(..total);
-    (0..count).find(|at| {
-        let own = u64::from(weight(*at));
-        let found = left < own;
+    let mut chosen = weights.skip_while(|(_, weight)| {
+        let own = u64::from(*weight);
+        let passed = left >= own;
         left = left.saturating_sub(own);
-        found
-    })
+        passed
+    });
+    chosen.next().map(|(at, _)| at)
 }
 
 #[cfg(test)]
