@@ -120,6 +120,9 @@ impl Drop for InFlight {
     }
 }
 
+/// A candidate with its capacity before it.
+type Weighted<T> = (u32, T);
+
 impl Loads {
     /// Loads under `config`.
     pub fn new(config: Config) -> Self {
@@ -183,14 +186,14 @@ impl Loads {
         candidates: Vec<T>,
         workload: &impl Fn(&T) -> &Workload,
         now: Instant,
-    ) -> (Vec<(u32, T)>, Vec<(u32, T)>) {
+    ) -> (Vec<Weighted<T>>, Vec<Weighted<T>>) {
         let weighted = candidates.into_iter().map(|one| (workload(&one).capacity, one));
         let weighted = weighted.filter(|(capacity, _)| *capacity > 0);
         if self.last_ejection.get().is_none_or(|last| last <= now) {
             return (weighted.collect(), Vec::new());
         }
         let seen = self.seen.borrow();
-        let until = |(_, candidate): &(u32, T)| {
+        let until = |(_, candidate): &Weighted<T>| {
             seen.get(&workload(candidate).uid).and_then(|load| load.ejected_until(now))
         };
         let (mut ejected, mut available): (Vec<_>, Vec<_>) =
@@ -209,7 +212,7 @@ impl Loads {
 
     fn choose<T>(
         &self,
-        from: &[(u32, T)],
+        from: &[Weighted<T>],
         workload: &impl Fn(&T) -> &Workload,
         random: &mut fastrand::Rng,
         now: Instant,
