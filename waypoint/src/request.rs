@@ -14,6 +14,7 @@ mod failure;
 mod forward;
 mod mirror;
 mod path;
+pub mod reading;
 mod replay;
 mod session;
 mod told;
@@ -105,6 +106,7 @@ async fn answer(
     forward::to_upstream(&mut parts, version, upgrade.is_some());
     story.forwarded(&parts);
     let body = RequestBody::of(body, Rc::clone(&story.received));
+    forward::frame(&mut parts, !http_body::Body::is_end_stream(&body));
     let body = match &matched {
         Some(matched) => mirror::start(client, &permit, &mesh, matched, &parts, body),
         None => body,

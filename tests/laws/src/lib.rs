@@ -10,6 +10,7 @@ pub mod engine_bytes;
 pub mod engine_frames;
 pub mod header_blocks;
 pub mod headers;
+pub mod http_exchange;
 pub mod identity;
 pub mod mesh_directory;
 pub mod name_constraints;
@@ -32,6 +33,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("engine_frames", engine_frames::check),
     ("header_blocks", header_blocks::check),
     ("headers", headers::check),
+    ("http_exchange", http_exchange::check),
     ("identity", identity::check),
     ("mesh_directory", mesh_directory::check),
     ("name_constraints", name_constraints::check),

@@ -10,7 +10,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri};
 
 use shared::mesh::Mesh;
 
@@ -76,6 +76,16 @@ pub(super) fn to_upstream(parts: &mut Parts, version: Version, upgrade: bool) {
     }
     // Every part was one of a URI already.
     parts.uri = Uri::from_parts(uri).unwrap_or_default();
+}
+
+/// Says how a body of unknown length is framed where our client of HTTP/1.1 would take it for none:
+/// with methods that mostly have no body.
+pub(super) fn frame(parts: &mut Parts, has_body: bool) {
+    let is_framed = !has_body || parts.headers.contains_key(CONTENT_LENGTH);
+    let is_rare = matches!(parts.method, Method::GET | Method::HEAD);
+    if parts.version == http::Version::HTTP_11 && is_rare && !is_framed {
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Makes a response ready for the client.

@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::metrics;
 use crate::outcome::Outcome;
-use crate::request;
+use crate::request::{self, reading};
 use crate::tunnel::Client;
 use crate::tunnel::pace::{Answer, Pace, Paced};
 use crate::upstream::{LocalExecutor, Upgraded};
@@ -49,13 +49,7 @@ pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
             answered.map(|body| Answer { body, _asked: asked })
         })
     });
-    let mut connection = http1::Builder::new()
-        // Both limits are the pace's.
-        .header_read_timeout(None)
-        .max_headers(config.max_headers)
-        .max_header_size(config.max_head_bytes)
-        // A client that ends is gone: a request for nobody must not occupy an endpoint.
-        .half_close(false)
+    let mut connection = reading::parser(config)
         .serve_connection(TokioIo::new(Paced { stream, pace: Rc::clone(&pace) }), service);
     // A client that rests does not know yet: what it sends next is answered, with the word to leave.
     let mut draining = pin!(async {
