@@ -1,5 +1,6 @@
 //! Envoy at one end of a tunnel, in a pod whose node has no ztunnel.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +27,12 @@ impl<'a> Envoy<'a> {
     /// Where the client's end takes plain connections, from within its pod.
     pub const PLAIN: &'static str = "127.0.0.1:7000";
 
+    /// Where the HTTP proxy listens, within its pod.
+    pub const HTTP: &'static str = "127.0.0.1:7100";
+
+    /// Where the application of the HTTP proxy is, within its pod.
+    pub const APPLICATION: &'static str = "127.0.0.1:7200";
+
     /// Where a relay's streams are ended, within its pod.
     pub const EXIT: &'static str = "127.0.0.1:9000";
 
@@ -35,12 +42,36 @@ impl<'a> Envoy<'a> {
     /// # Errors
     /// It does not become ready.
     pub fn client(pod: &'a Pod, certs: &CertDir, server: &Pod, port: u16) -> anyhow::Result<Self> {
-        let address = server.ip().to_string();
-        let destination = format!("{address}:{port}");
-        let gaps = [("destination", &*destination), ("peer", &address)];
+        Self::client_of(pod, certs, server, &format!("{}:{port}", server.ip()))
+    }
+
+    /// The same, for whatever `destination` is to `peer`, who ends the tunnel.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn client_of(
+        pod: &'a Pod,
+        certs: &CertDir,
+        peer: &Pod,
+        destination: &str,
+    ) -> anyhow::Result<Self> {
+        let address = peer.ip().to_string();
+        let gaps = [("destination", destination), ("peer", &address)];
         let text = include_str!("../../peers/envoy-client.yaml");
         let template = Template { file: "envoy-client.yaml", text };
-        Self::start(pod, certs, server, &template, &gaps)
+        Self::start(pod, certs, peer, &template, &gaps)
+    }
+
+    /// Starts an HTTP proxy in `pod`, in front of `APPLICATION`.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub fn http(pod: &'a Pod) -> anyhow::Result<Self> {
+        let logs = &pod.place().logs;
+        fs::create_dir_all(logs)?;
+        let path = logs.join("envoy-http.yaml");
+        fs::write(&path, include_str!("../../peers/envoy-http.yaml"))?;
+        Self::run(pod, &path)
     }
 
     /// Starts the server's end in `pod`, for tunnels from `client`.
@@ -74,8 +105,11 @@ impl<'a> Envoy<'a> {
     ) -> anyhow::Result<Self> {
         let identity = peer.identity();
         let gaps = [gaps, &[("peer-identity", &*identity)]].concat();
-        let config = fill(pod, template, &certs.add(pod)?, &gaps)?;
-        let running = run(pod, &config)?;
+        Self::run(pod, &fill(pod, template, &certs.add(pod)?, &gaps)?)
+    }
+
+    fn run(pod: &'a Pod, config: &Path) -> anyhow::Result<Self> {
+        let running = run(pod, config)?;
         let mut envoy = Self { pod, running };
         envoy.wait().with_context(|| envoy.running.stderr())?;
         Ok(envoy)

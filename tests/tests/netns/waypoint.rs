@@ -2,10 +2,12 @@
 
 mod authz;
 mod backends;
+mod beside;
 mod clients;
 mod duplicates;
 mod endpoints;
 mod ends;
+mod envoy;
 mod features;
 mod floods;
 mod frames;
@@ -58,6 +60,8 @@ pub(crate) fn cases() -> Vec<Case> {
         ends::CASES,
         trailers::CASES,
         authz::CASES,
+        beside::CASES,
+        envoy::CASES,
         outside::CASES,
         &resilience::cases(),
     ]

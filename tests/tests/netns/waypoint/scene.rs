@@ -115,10 +115,10 @@ impl Scene {
     }
 }
 
-const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels:\n    \
+pub(crate) const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels:\n    \
     istio.io/use-waypoint: waypoint\n";
 
-fn service(name: &str, address: &str, selector: &str) -> String {
+pub(crate) fn service(name: &str, address: &str, selector: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: shop\nspec:\n  \
          clusterIP: {address}\n  selector:\n    {selector}\n  ports:\n  - name: http\n    port: 80\n    \
