@@ -9,6 +9,7 @@ use harness::pod::Pod;
 use harness::role::load;
 use serde_json::Value;
 
+use crate::faults;
 use crate::market;
 use crate::say;
 use crate::scene::{LEDGER_PORT, SHOP_PORT, SOON, Scene};
@@ -29,7 +30,7 @@ pub(crate) struct Flow {
 }
 
 /// Runs all flows, one after the other.
-pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
+pub(crate) fn run(scene: &mut Scene) -> anyhow::Result<Vec<Flow>> {
     say("\nSending traffic");
     let mut flows = vec![
         shop(scene)?,
@@ -40,6 +41,7 @@ pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
         plain_ledger(scene)?,
     ];
     flows.extend(market::run(scene)?);
+    flows.extend(faults::run(scene)?);
     Ok(flows)
 }
 

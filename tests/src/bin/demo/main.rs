@@ -3,6 +3,7 @@
 //! Needs neither root nor a cluster: pods are network namespaces inside a user namespace, which the
 //! kernel removes with the last process.
 
+mod faults;
 mod flows;
 mod market;
 mod report;
@@ -18,10 +19,10 @@ use scene::Scene;
 
 /// A service mesh on this machine, without root and without a cluster.
 ///
-/// Builds two nodes, a certificate authority, a ztunnel per node, eight pods and a waypoint; runs
+/// Builds two nodes, a certificate authority, a ztunnel per node, ten pods and a waypoint; runs
 /// HTTP, gRPC, a WebSocket, a protocol where the server speaks first and a long-lived connection
-/// through them; restarts one ztunnel; watches the wire between the nodes; and reports what happened
-/// to each flow.
+/// through them; kills a replica and overloads a service; restarts one ztunnel; watches the wire
+/// between the nodes; and reports what happened to each flow.
 #[derive(Debug, Parser)]
 #[command(name = "cargo demo --")]
 struct Args {
@@ -53,7 +54,7 @@ fn run(args: Vec<String>) -> ExitCode {
 fn play(args: &Args) -> anyhow::Result<bool> {
     let mut scene = Scene::build()?;
     let mut watch = scene.watch()?;
-    let flows = flows::run(&scene)?;
+    let flows = flows::run(&mut scene)?;
     let restart = restart::run(&mut scene)?;
     let wire = watch.finish()?;
     let held = if args.hold { Some(scene.stay()?) } else { None };

@@ -17,6 +17,7 @@ use harness::waypoint::Waypoint;
 use harness::wire::Wire;
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use crate::faults::Stock;
 use crate::flows::Flow;
 use crate::say;
 use crate::scene::{SOON, Scene};
@@ -31,6 +32,7 @@ pub(crate) struct Market {
     pub(crate) v2: Pod,
     pub(crate) waypoint_pod: Pod,
     pub(crate) waypoint: Waypoint,
+    pub(crate) stock: Stock,
     _servers: Vec<Running>,
     _chat: Backend,
 }
@@ -52,10 +54,7 @@ impl Market {
         let waypoint_pod = cluster.pod(node, Waypoint::pod("waypoint-1", "market", "waypoint"))?;
         let mut servers = Vec::new();
         for pod in [&v1, &v2] {
-            let app = pod.role("app").args(["--listen", "[::]:8080", "--name", pod.name()]);
-            let mut app = app.start()?;
-            app.line_with("listening", SOON)?;
-            servers.push(app);
+            servers.push(application(pod)?);
         }
         let sums = backend::listen(&v1, 9090)?;
         std::thread::spawn(move || sums::serve(sums));
@@ -69,11 +68,20 @@ impl Market {
             }
             Ok(())
         })?;
+        let stock = Stock::build(cluster, node)?;
         let waypoint = Waypoint::start(cluster, &waypoint_pod, authority)?;
         waypoint.ready(&waypoint_pod)?;
         cluster.host("catalogue", IpAddr::from(CATALOGUE))?;
-        Ok(Self { v1, v2, waypoint_pod, waypoint, _servers: servers, _chat: chat })
+        Ok(Self { v1, v2, waypoint_pod, waypoint, stock, _servers: servers, _chat: chat })
     }
+}
+
+/// Starts an HTTP application in a pod.
+pub(crate) fn application(pod: &Pod) -> anyhow::Result<Running> {
+    let app = pod.role("app").args(["--listen", "[::]:8080", "--name", pod.name()]);
+    let mut app = app.start()?;
+    app.line_with("listening", SOON)?;
+    Ok(app)
 }
 
 /// What was seen, if it is what the routes say.
@@ -95,13 +103,21 @@ pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
         ensure!(answer.status == 200, "{answer:?}");
         anyhow::Ok(())
     })?;
-    Ok(checks.into_iter().map(|(title, check)| flow(scene, title, check(scene))).collect())
+    let flow = |(title, check): (_, Check)| flow(scene, title, "catalogue", check(scene));
+    Ok(checks.into_iter().map(flow).collect())
 }
 
-fn flow(scene: &Scene, title: &'static str, went: anyhow::Result<String>) -> Flow {
+/// What is told of traffic to the service `to`.
+pub(crate) fn flow(
+    scene: &Scene,
+    title: &'static str,
+    to: &str,
+    went: anyhow::Result<String>,
+) -> Flow {
     let market = &scene.market;
     let proved = market.waypoint.log().into_iter().find(|line| {
-        line["src.identity"] == scene.client.identity() && line["dst.identity"].is_string()
+        let proved = line["dst.identity"].as_str().unwrap_or_default();
+        line["src.identity"] == scene.client.identity() && proved.contains(&format!("/sa/{to}-"))
     });
     let known = proved.is_some();
     let target = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap_or("?").to_owned();
@@ -110,7 +126,7 @@ fn flow(scene: &Scene, title: &'static str, went: anyhow::Result<String>) -> Flo
         good: went.is_ok() && known,
         outcome: went.unwrap_or_else(|error| format!("{error:#}")),
         path: format!(
-            "ztunnel of {} → HBONE to waypoint-1 ({}) → HBONE to catalogue",
+            "ztunnel of {} → HBONE to waypoint-1 ({}) → HBONE to {to}",
             scene.client.node().name(),
             market.waypoint_pod.node().name()
         ),
@@ -133,7 +149,8 @@ fn ask(path: &str) -> Ask {
     Ask::get(at(80), path).header("Host", "catalogue")
 }
 
-fn pod_of(answer: &Answer) -> String {
+/// Which pod answered.
+pub(crate) fn pod_of(answer: &Answer) -> String {
     answer.header("x-pod").unwrap_or("nobody").to_owned()
 }
 

@@ -1,4 +1,4 @@
-//! The cast: two nodes, six pods, a certificate authority and a ztunnel per node.
+//! The cast: two nodes, ten pods, a waypoint, a certificate authority and a ztunnel per node.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -71,10 +71,12 @@ impl Scene {
             say(&format!("  ztunnel on {name} ready after {} ms", took.as_millis()));
         }
         let market = Market::build(&cluster, &node_b, &authority)?;
-        for pod in [&market.v1, &market.v2] {
+        for pod in [&market.v1, &market.v2].into_iter().chain(market.stock.pods()) {
             ztunnel_b.serves(pod)?;
         }
-        say("  namespace market on node-b: catalogue-v1, catalogue-v2 and their waypoint");
+        say(
+            "  namespace market on node-b: catalogue-v1, catalogue-v2, stock-1, stock-2 and their waypoint",
+        );
         Ok(Self {
             cluster,
             node_a,
