@@ -108,7 +108,8 @@ impl<'a> Tries<'a> {
         }
         let wait = match backoff::asked(answer) {
             Asked::TooLong => return Next::Stop(None),
-            Asked::Wait(time) => time,
+            // More, and not all at once.
+            Asked::Wait(time) => time + self.wait(ended),
             Asked::Nothing => self.wait(ended),
         };
         let now = Instant::now();

@@ -52,7 +52,7 @@ fn shared() -> anyhow::Result<()> {
 }
 
 /// RFC 7541, appendix A: entry 8, ":status: 200".
-const STATUS_200: &[u8] = &[0x80 | 8];
+pub(crate) const STATUS_200: &[u8] = &[0x80 | 8];
 
 fn ok(stream: u32) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, STATUS_200)
@@ -67,10 +67,14 @@ fn going_away(last: u32) -> Vec<u8> {
 }
 
 /// What a server says to a request on this stream, the how many-th it is, and whether it closes then.
-type Script = fn(u32, u32) -> (Vec<u8>, bool);
+pub(crate) type Script = fn(u32, u32) -> (Vec<u8>, bool);
 
 /// A server of HTTP/2 that follows `script`, and how many requests it gets.
-fn scripted(lab: &Lab, port: u16, script: Script) -> anyhow::Result<(Backend, &'static AtomicU32)> {
+pub(crate) fn scripted(
+    lab: &Lab,
+    port: u16,
+    script: Script,
+) -> anyhow::Result<(Backend, &'static AtomicU32)> {
     let requests: &AtomicU32 = Box::leak(Box::default());
     let backend = lab.backend(port, move |guest| {
         // RFC 9113 §3.4: the client's preface.

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use harness::asking::{Answer, Ask};
 use harness::backend::{Backend, Guest};
+use harness::eventually::eventually;
 
+use super::super::mesh::SOON;
 use super::super::suite::Case;
+use super::endpoints::{STATUS_200, Script, scripted};
+use super::frames;
 use super::http2;
 use super::lab::{APP, GRPC_APP, Lab};
 use super::mesh_profile;
@@ -17,6 +21,7 @@ use super::mesh_profile;
 pub(crate) const CASES: &[Case] = &[
     ("waypoint::retries::each_is_made_when_it_may_be_and_no_other", &[], checks),
     ("waypoint::retries::a_budget_bounds_them", &[], budget),
+    ("waypoint::retries::grpc_is_sent_again_where_its_owner_allows_it", &[], grpc),
     ("waypoint::retries::what_an_application_never_took_is_sent_elsewhere", &[], never_taken),
 ];
 
@@ -39,7 +44,8 @@ const CHECKS: &[Check] = &[
 fn route(port: u16) -> String {
     let rules = format!(
         "  - retry: {{codes: [503], attempts: 2, backoff: 1ms}}\n    timeouts: {{request: 20s}}\n    \
-         backendRefs: [{{name: lab, port: {port}}}]"
+         filters:\n    - type: ResponseHeaderModifier\n      responseHeaderModifier: \
+         {{set: [{{name: x-route, value: here}}]}}\n    backendRefs: [{{name: lab, port: {port}}}]"
     );
     let parent = format!("group: \"\"\n    kind: Service\n    name: lab\n    port: {port}");
     mesh_profile::route("HTTPRoute", "shop", &format!("r{port}"), &parent, &rules)
@@ -206,6 +212,47 @@ fn cut(lab: &Lab, port: u16) -> anyhow::Result<()> {
     let good = answers.iter().filter(|answer| answer.status == 200).count();
     ensure!(posts == good, "{posts} executed, {good} answered");
     Ok(())
+}
+
+fn grpc_status(id: u32, status: &str) -> Vec<u8> {
+    let block = [STATUS_200, &frames::block(&[("grpc-status", status)])].concat();
+    frames::frame(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, id, &block)
+}
+
+/// A call that ended with its head and UNAVAILABLE may have had an effect all the same.
+fn grpc() -> anyhow::Result<()> {
+    let lab = Lab::new("retries-grpc")?;
+    let script: Script =
+        |id, number| (grpc_status(id, if number == 0 { "14" } else { "0" }), false);
+    for (allowed, status, calls) in [(false, "14", 1), (true, "0", 2)] {
+        let port = lab.fresh_http2();
+        let name = format!("  name: r{port}\n");
+        let leave =
+            format!("{name}  annotations: {{culvert.dev/retry-delivered: \"{allowed}\"}}\n");
+        lab.scene.cluster.mesh().write("grpc.yaml", &route(port).replace(&name, &leave))?;
+        let (_backend, requests) = scripted(&lab, port, script)?;
+        eventually(SOON, "the route is in force", || {
+            requests.store(0, Ordering::SeqCst);
+            let (seen, left) = called(&lab, port)?;
+            ensure!(left, "no time is limited");
+            ensure!(seen == status, "grpc-status {seen}, may be sent again: {allowed}");
+            Ok(())
+        })?;
+        let made = requests.load(Ordering::SeqCst);
+        ensure!(made == calls, "{made} calls, may be sent again: {allowed}");
+    }
+    Ok(())
+}
+
+/// The status of a call, and whether it was made under a route.
+fn called(lab: &Lab, port: u16) -> anyhow::Result<(String, bool)> {
+    http2::run(async {
+        let mut sender = http2::open(&lab.scene.client, Lab::at(port)).await?;
+        let response = sender.send_request(http2::call("/shop.Cart/Add")).await?;
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let status = text("grpc-status").unwrap_or_default().to_owned();
+        Ok((status, text("x-route").is_some()))
+    })
 }
 
 /// 20 % of the requests and the minimum of 100, on each worker.
