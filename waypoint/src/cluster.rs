@@ -7,6 +7,7 @@
 //! Source: spec L7 §3.3 to §3.5, §3.10.
 
 mod circuit;
+mod local;
 mod order;
 mod outliers;
 mod standing;
@@ -17,13 +18,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use shared::balance::Loads;
-use shared::mesh::{Limits, Mesh, OutlierDetection, Service, TrafficPolicy, Uid};
+use shared::mesh::{
+    Balancer, HashKey, Limits, Mesh, OutlierDetection, Service, TrafficPolicy, Uid, Upgrade,
+};
 
 pub use self::circuit::{Circuit, Overflow, Permit, Resource};
+use self::local::Local;
+pub(crate) use self::local::Locals;
 pub(crate) use self::order::Wish;
 pub use self::outliers::{Host, Outliers, Reason, Report, State, Verdict};
 pub use self::standing::{Standing, Standings};
 pub(crate) use self::work::Work;
+use crate::node::OnWorker;
 use crate::upstream::Endpoint;
 
 /// A port of a service, or a workload that was asked for by its address.
@@ -33,11 +39,13 @@ pub(crate) struct Cluster {
     standing: Option<Arc<Standing>>,
     /// As the endpoints, where outliers are looked for.
     hosts: Box<[Watched]>,
-    loads: Loads,
+    local: Local,
 }
 
 /// An endpoint that may be left out.
 struct Watched {
+    /// Its workload, and its address where a name has several.
+    name: Uid,
     host: Arc<Host>,
     /// It was out when this worker last looked.
     was_out: Cell<bool>,
@@ -51,7 +59,7 @@ impl Cluster {
             policy: None,
             standing: None,
             hosts: Box::default(),
-            loads: loads.clone(),
+            local: Local::plain(loads),
         })
     }
 
@@ -60,18 +68,25 @@ impl Cluster {
         mesh: &Mesh,
         (service, port): (&Service, u16),
         endpoints: Box<[Endpoint]>,
-        standings: &Standings,
-        loads: &Loads,
+        worker: &OnWorker,
+        locals: &Locals,
     ) -> Rc<Self> {
+        let standings = &worker.node.standings;
         let policy = service.policy(port).cloned();
         let standing = policy.as_ref().map(|_| standings.of(&service.key, port));
         let watches = policy.as_ref().is_some_and(|policy| policy.outliers.is_some());
         let hosts = standing.iter().filter(|_| watches).flat_map(|standing| {
-            let uids = endpoints.iter().map(|endpoint| &endpoint.workload.uid);
-            standing.outliers.hosts(mesh.generation(), uids)
+            let names: Vec<Uid> = endpoints.iter().map(name).collect();
+            let hosts = standing.outliers.hosts(mesh.generation(), names.iter());
+            names.into_iter().zip(hosts)
         });
-        let hosts = hosts.map(|host| Watched { host, was_out: Cell::new(false) }).collect();
-        Rc::new(Self { endpoints, policy, standing, hosts, loads: loads.clone() })
+        let watched = |(name, host)| Watched { name, host, was_out: Cell::new(false) };
+        let hosts = hosts.map(watched).collect();
+        let local = match &policy {
+            None => Local::plain(&worker.loads),
+            Some(policy) => locals.of((&service.key, port), policy, &endpoints, &worker.loads),
+        };
+        Rc::new(Self { endpoints, policy, standing, hosts, local })
     }
 
     /// Who could answer.
@@ -82,6 +97,19 @@ impl Cluster {
     /// What its rule allows.
     pub(crate) fn limits(&self) -> Option<&Limits> {
         self.policy.as_ref().map(|policy| &policy.limits)
+    }
+
+    /// What endpoints are spoken to in, beside what their port says.
+    pub(crate) fn upgrade(&self) -> Upgrade {
+        self.limits().map(|limits| limits.upgrade).unwrap_or_default()
+    }
+
+    /// What of a request says where it goes, where that is its rule's way.
+    pub(crate) fn hash_key(&self) -> Option<&HashKey> {
+        match &self.policy.as_ref()?.balancer {
+            Balancer::Hash { key, .. } => Some(key),
+            _ => None,
+        }
     }
 
     /// How much of it is in use, where there is a rule.
@@ -100,10 +128,36 @@ impl Cluster {
         circuit.take(Resource::Connections, limits.connections).map(Some)
     }
 
+    /// A place among the requests that are sent again, by `retryBudget` or else `maxRetries`.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub(crate) fn repetition(&self) -> Result<Option<Permit>, Overflow> {
+        let (Some(circuit), Some(limits)) = (self.circuit(), self.limits()) else {
+            return Ok(None);
+        };
+        let limit = match limits.retry_budget {
+            None => limits.retries,
+            Some(budget) => {
+                let active = circuit.used(Resource::Requests) + circuit.used(Resource::Pending);
+                // Envoy: of what is active now, or the least, whichever is more.
+                let share = (budget.share.as_f64() * f64::from(active)) as u32;
+                Some(share.max(budget.least))
+            }
+        };
+        circuit.take(Resource::Retries, limit).map(Some)
+    }
+
     /// Where it stands, if its connections are limited.
     pub(crate) fn limits_connections(&self) -> Option<&Arc<Standing>> {
         self.limits()?.connections?;
         self.standing.as_ref()
+    }
+
+    /// Whether new endpoints grow to their share as the rule says.
+    fn warms(&self) -> bool {
+        let balancer = self.policy.as_ref().map(|policy| &policy.balancer);
+        matches!(balancer, Some(Balancer::RoundRobin(Some(_)) | Balancer::LeastRequest(Some(_))))
     }
 
     fn outliers(&self) -> Option<(&Standing, &OutlierDetection)> {
@@ -111,8 +165,17 @@ impl Cluster {
         Some((self.standing.as_ref()?, config))
     }
 
-    fn watched(&self, uid: &Uid) -> Option<&Watched> {
-        let at = self.endpoints.iter().position(|one| one.workload.uid == *uid)?;
+    fn watched(&self, endpoint: &Endpoint) -> Option<&Watched> {
+        let at = self.endpoints.iter().position(|one| one.address == endpoint.address)?;
         self.hosts.get(at)
+    }
+}
+
+/// What an endpoint is known by. A pod of two families is one, addresses behind a name are several.
+fn name(endpoint: &Endpoint) -> Uid {
+    let Endpoint { workload, address, .. } = endpoint;
+    match &workload.hostname {
+        Some(_) => Uid(format!("{}/{}", workload.uid, address.ip()).into()),
+        None => workload.uid.clone(),
     }
 }

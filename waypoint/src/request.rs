@@ -17,6 +17,7 @@ mod path;
 pub mod reading;
 mod replay;
 mod session;
+mod stick;
 mod told;
 mod tries;
 mod websocket;
@@ -37,6 +38,7 @@ pub(crate) use self::told::{Story, Told};
 
 use self::admit::Upgrade;
 use self::attempt::Attempts;
+use self::stick::Stick;
 use crate::cluster::{Cluster, Wish};
 use crate::resilience::deadline;
 use crate::router::{Backend, Choice, Matched, Routed, Rule};
@@ -75,10 +77,9 @@ async fn answer(
     story.audited = watch.audits(&mesh);
     let table = client.target.service().map(|service| client.worker.router.table(&mesh, service));
     let namespace = client.peer.id().namespace();
-    let routed = match &table {
-        Some(table) => table.route(client.target.port(), Some(namespace), &parts),
-        None => Routed::Default,
-    };
+    let routed = table.as_ref().map_or(Routed::Default, |table| {
+        table.route(client.target.port(), Some(namespace), &parts)
+    });
     let matched = match routed {
         Routed::Rule(matched) => Some(matched),
         Routed::Default => None,
@@ -100,8 +101,8 @@ async fn answer(
     if let Some(matched) = &matched {
         edit_request(matched, &destination, &mut parts)?;
     }
-    let asked = destination.cluster.limits().map(|limits| limits.upgrade).unwrap_or_default();
-    let version = Version::of(destination.protocol, version, asked);
+    let stick = Stick::of(&destination.cluster, &parts, client);
+    let version = Version::of(destination.protocol, version, destination.cluster.upgrade());
     let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
     forward::to_upstream(&mut parts, version, upgrade.is_some());
     story.forwarded(&parts);
@@ -115,7 +116,7 @@ async fn answer(
         client,
         permit: &permit,
         cluster: destination.cluster,
-        wish: Wish { session: found.map(|(_, endpoint)| endpoint.address) },
+        wish: Wish { session: found.map(|(_, endpoint)| endpoint.address), hash: stick.hash },
         service: destination.service,
         version,
         upgrade: upgrade.is_some(),
@@ -131,6 +132,7 @@ async fn answer(
     if let Some(matched) = &matched {
         edit_response(matched, destination.backend, origin.as_ref(), response.headers_mut());
     }
+    stick.tell(response.headers_mut());
     if let (Some(held), Some(endpoint)) = (&held, &story.endpoint) {
         held.tell(endpoint, response.headers_mut());
     }

@@ -135,8 +135,9 @@ impl Load {
     }
 
     /// Share of its capacity that an endpoint gets: grows over the slow-start window.
-    fn warmth(&self, now: Instant, config: &Config) -> f64 {
+    pub(super) fn warmth(&self, now: Instant, config: &Config) -> f64 {
         (seconds(self.fresh_since, now) / config.slow_start.as_secs_f64().max(f64::EPSILON))
+            .powf(config.slow_start_power)
             .clamp(config.slow_start_share, 1.0)
     }
 

@@ -30,6 +30,8 @@ pub struct Config {
     pub slow_start: Duration,
     /// The share it starts with. 0.1; 0 would starve it.
     pub slow_start_share: f64,
+    /// The share is the part of that time that has passed, to this power. 1; less grows fast at first.
+    pub slow_start_power: f64,
     /// Time constant of the connect-time average. 10 s.
     pub smoothing: Duration,
     /// Time in which what is known about connect times fades to a third when nothing new is seen.
@@ -53,6 +55,7 @@ impl Default for Config {
             panic_share: 0.1,
             slow_start: Duration::from_secs(10),
             slow_start_share: 0.1,
+            slow_start_power: 1.0,
             smoothing: Duration::from_secs(10),
             fade: Duration::from_secs(3),
             recent: Duration::from_secs(1),
@@ -146,6 +149,13 @@ impl Loads {
         if let Some(load) = self.seen.borrow_mut().get_mut(endpoint) {
             load.refresh(now);
         }
+    }
+
+    /// The share of its weight that a new or returning endpoint gets; one that was never seen is new.
+    pub fn warmth(&self, endpoint: &Uid, now: Instant) -> f64 {
+        let seen = self.seen.borrow();
+        seen.get(endpoint)
+            .map_or(self.config.slow_start_share, |load| load.warmth(now, &self.config))
     }
 
     /// Whether `endpoint` is ejected.
@@ -245,7 +255,7 @@ pub fn is_nobody_there(error: &io::Error) -> bool {
 }
 
 /// A random index, in proportion to its weight; none when all weights are zero.
-fn weighted(
+pub fn weighted(
     weights: impl Iterator<Item = (usize, u32)> + Clone,
     random: &mut fastrand::Rng,
 ) -> Option<usize> {

@@ -149,8 +149,12 @@ impl Outliers {
         let all: Vec<(&Uid, Arc<Host>)> = uids
             .map(|uid| (uid, hosts.known.get(uid).map(Arc::clone).unwrap_or_default()))
             .collect();
-        if generation >= hosts.generation {
-            let known = all.iter().map(|(uid, host)| ((*uid).clone(), Arc::clone(host))).collect();
+        let named = |(uid, host): &(&Uid, Arc<Host>)| ((*uid).clone(), Arc::clone(host));
+        if generation == hosts.generation {
+            // Another worker's, or those of the other address family.
+            hosts.known.extend(all.iter().map(named));
+        } else if generation > hosts.generation {
+            let known = all.iter().map(named).collect();
             let before = std::mem::replace(&mut hosts.known, known);
             hosts.generation = generation;
             for (_, host) in before.iter().filter(|(uid, _)| !hosts.known.contains_key(*uid)) {

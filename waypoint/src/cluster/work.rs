@@ -51,13 +51,13 @@ impl Cluster {
 
     fn work(&self, endpoint: &Endpoint, request: Option<Permit>, now: Instant) -> Work {
         let uid = &endpoint.workload.uid;
-        let load = self.loads.start(uid, now);
-        Work { load, _request: request, watch: self.watch(uid, now).map(Box::new) }
+        let load = self.local.loads.start(uid, now);
+        Work { load, _request: request, watch: self.watch(endpoint, now).map(Box::new) }
     }
 
     /// Tells of a try that nobody waits for any more, because it was not answered in time.
     pub(crate) fn given_up(&self, endpoint: &Endpoint, now: Instant) {
-        if let Some(watch) = self.watch(&endpoint.workload.uid, now).filter(|_| !self.is_full()) {
+        if let Some(watch) = self.watch(endpoint, now).filter(|_| !self.is_full()) {
             watch.tell(Report::TimedOut, now);
         }
     }
@@ -69,12 +69,13 @@ impl Cluster {
         most.is_some_and(|most| used.is_some_and(|used| used >= most))
     }
 
-    fn watch(&self, uid: &Uid, now: Instant) -> Option<Watch> {
+    fn watch(&self, endpoint: &Endpoint, now: Instant) -> Option<Watch> {
         self.outliers()?;
-        let host = Arc::clone(&self.watched(uid)?.host);
+        let watched = self.watched(endpoint)?;
+        let (host, uid) = (Arc::clone(&watched.host), watched.name.clone());
         let (standing, policy) = (Arc::clone(self.standing.as_ref()?), self.policy.clone()?);
         let is_probe = standing.outliers.probe(&host, now);
-        Some(Watch { standing, policy, host, uid: uid.clone(), is_probe })
+        Some(Watch { standing, policy, host, uid, is_probe })
     }
 }
 

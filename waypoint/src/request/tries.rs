@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use crate::cluster::Permit;
 use crate::metrics::Repetition;
 use crate::outcome::Outcome;
 use crate::request::attempt::Attempts;
@@ -36,6 +37,8 @@ pub(super) struct Tries<'a> {
     number: u32,
     most: u32,
     stale: u32,
+    /// Held while the request is sent again, where the destination's rule limits that.
+    permit: Option<Permit>,
 }
 
 /// What follows an attempt.
@@ -60,7 +63,7 @@ impl<'a> Tries<'a> {
         if limits.earlier == 0 {
             attempts.with_budget(|budget, allowance, now| budget.request(allowance, now));
         }
-        Self { attempts, deadline, number: 1, most, stale: 0 }
+        Self { attempts, deadline, number: 1, most, stale: 0, permit: None }
     }
 
     /// Which one it is, from 1.
@@ -115,6 +118,15 @@ impl<'a> Tries<'a> {
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| now + wait >= deadline) {
             return Next::Stop(None);
+        }
+        if self.permit.is_none() {
+            match self.attempts.cluster.repetition() {
+                Ok(permit) => self.permit = permit,
+                Err(_) => {
+                    let outcome = Outcome::RETRY_BUDGET_EXHAUSTED;
+                    return self.stop(Repetition::BudgetExhausted, Some(outcome));
+                }
+            }
         }
         let has_leave =
             self.attempts.with_budget(|budget, allowance, now| budget.take(allowance, now));

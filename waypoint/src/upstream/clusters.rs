@@ -9,7 +9,7 @@ use std::sync::Arc;
 use shared::balance::{self, Host, Wanted, host};
 use shared::mesh::{Mesh, Service, Workload};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Locals};
 use crate::tunnel::Client;
 use crate::upstream::{Answers, Endpoint, Secured, secured};
 
@@ -21,6 +21,7 @@ pub(super) struct Clusters {
     secured: secured::Known,
     /// What names stand for.
     names: RefCell<Arc<Answers>>,
+    locals: Locals,
 }
 
 struct Known {
@@ -55,8 +56,7 @@ impl Clusters {
             }
         };
         let worker = &client.worker;
-        let cluster =
-            Cluster::new(mesh, (service, port), endpoints, &worker.node.standings, &worker.loads);
+        let cluster = Cluster::new(mesh, (service, port), endpoints, worker, &self.locals);
         if let Some(standing) = cluster.limits_connections() {
             worker.upstream.give_way(standing);
         }
@@ -70,6 +70,9 @@ impl Clusters {
         let generation = self.generation(mesh);
         self.known.borrow_mut().retain(|_, one| one.generation == generation);
         self.secured.sweep();
+        self.locals.sweep(|key, port| {
+            mesh.service(key).is_some_and(|service| service.policy(port).is_some())
+        });
     }
 
     /// Takes what names stand for from now on.

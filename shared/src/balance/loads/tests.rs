@@ -155,3 +155,20 @@ fn idle_endpoints_are_forgotten() {
     fail(&loads, &sample::workload("other", "ns"), later);
     assert_eq!(loads.seen.borrow().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_grows_to_its_share_as_it_is_told_to() {
+    for (power, halfway) in [(1.0, 0.5), (0.5, 0.707)] {
+        let config = Config { slow_start_power: power, ..Config::default() };
+        let (loads, pods, now) = (Loads::new(config), pods(2), Instant::now());
+        assert_eq!(loads.warmth(&pods[0].uid, now), 0.1, "never seen");
+        connect(&loads, &pods[0], 1, now);
+        assert_eq!(loads.warmth(&pods[0].uid, now), 0.1);
+        let warmth = loads.warmth(&pods[0].uid, now + Duration::from_secs(5));
+        assert!((warmth - halfway).abs() < 0.01, "{warmth}");
+        let later = now + Duration::from_secs(20);
+        assert_eq!(loads.warmth(&pods[0].uid, later), 1.0);
+        loads.refresh(&pods[0].uid, later);
+        assert_eq!(loads.warmth(&pods[0].uid, later), 0.1, "it was out");
+    }
+}

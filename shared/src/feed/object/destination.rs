@@ -177,9 +177,6 @@ fn subset(reader: &PolicyReader, fields: &Fields<'_>, intern: &mut Interner) -> 
     })
 }
 
-/// Groups that no waypoint acts on.
-const NOT_YET: &[&str] = &["loadBalancer", "retryBudget"];
-
 /// Reads the policies of one rule.
 struct PolicyReader {
     /// `culvert.dev/success-rate-ejection`.
@@ -220,9 +217,6 @@ impl PolicyReader {
     }
 
     fn groups(&self, fields: &Fields<'_>, intern: &mut Interner) -> Groups {
-        for name in NOT_YET.iter().filter(|name| fields.has(name)) {
-            fields.report(name, Cause::Unsupported, "is read and shown, and has no effect yet");
-        }
         Groups {
             balancer: fields.fields("loadBalancer").and_then(|one| balancer::read(&one, intern)),
             limits: fields.fields("connectionPool").map(|one| pool::read(&one)),

@@ -5,6 +5,8 @@ mod fleet;
 mod limits;
 mod outliers;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use anyhow::ensure;
 use harness::eventually::eventually;
 
@@ -17,24 +19,27 @@ pub(crate) fn cases() -> Vec<Case> {
     [limits::CASES, outliers::CASES, balancing::CASES].concat()
 }
 
-/// A rule for a service of the namespace.
-fn rule(service: &str, policy: &str) -> String {
+/// A rule of this name for a service of the namespace.
+fn rule(name: &str, service: &str, policy: &str) -> String {
     format!(
-        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {service}, \
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, \
          namespace: shop}}\nspec:\n  host: {service}\n  trafficPolicy: {policy}\n"
     )
 }
 
 /// Writes a rule, and waits until the waypoint has it.
 fn apply(scene: &Scene, service: &str, policy: &str) -> anyhow::Result<()> {
-    scene.cluster.mesh().write(&format!("rule-{service}.yaml"), &rule(service, policy))?;
+    // A name of its own shows that it is this one that is in force.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("{service}-{}", COUNT.fetch_add(1, Ordering::SeqCst));
+    scene.cluster.mesh().write(&format!("rule-{service}.yaml"), &rule(&name, service, policy))?;
     let marker = format!("rule-{service}.yaml");
     eventually(SOON, "the rule is in force", || {
         let dump: serde_json::Value =
             serde_json::from_str(&scene.waypoint_pod.get("127.0.0.1:15000", "/config_dump")?.1)?;
         let services = dump["services"].as_array().into_iter().flatten();
         let mut rules = services.flat_map(|one| one["trafficPolicies"]["rules"].as_array());
-        let known = rules.any(|names| names.contains(&format!("shop/{service}").into()));
+        let known = rules.any(|names| names.contains(&format!("shop/{name}").into()));
         let verdicts = dump["verdicts"].as_array().into_iter().flatten();
         let against: Vec<_> = verdicts.filter(|one| one["file"] == marker.as_str()).collect();
         ensure!(known && against.is_empty(), "{against:?}");

@@ -28,7 +28,6 @@ pub(super) fn read(pool: &Fields<'_>) -> Limits {
     limits.pending = count(&http, "http1MaxPendingRequests");
     limits.requests = count(&http, "http2MaxRequests");
     limits.retries = count(&http, "maxRetries");
-    http.unsupported(&["maxRetries"], "is read and shown, and has no effect yet");
     limits.streams = count(&http, "maxConcurrentStreams");
     limits.requests_per_connection =
         number(&http, "maxRequestsPerConnection", MOST_REQUESTS).filter(|most| *most > 0);

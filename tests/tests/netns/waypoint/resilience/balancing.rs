@@ -1,12 +1,20 @@
 //! `loadBalancer`, and what holds without one.
 
-use anyhow::ensure;
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, ensure};
+use harness::asking::{Answer, Ask};
 
 use super::super::super::suite::Case;
+use super::apply;
 use super::fleet::Fleet;
 
-pub(super) const CASES: &[Case] =
-    &[("waypoint::resilience::balancing::one_that_is_ten_times_slower_gets_little", &[], slow)];
+pub(super) const CASES: &[Case] = &[
+    ("waypoint::resilience::balancing::one_that_is_ten_times_slower_gets_little", &[], slow),
+    ("waypoint::resilience::balancing::turns_are_taken_evenly", &[], round_robin),
+    ("waypoint::resilience::balancing::the_same_key_goes_to_the_same_endpoint", &[], keys),
+    ("waypoint::resilience::balancing::a_cookie_is_made_and_kept", &[], cookie),
+];
 
 /// Spec: one of five takes ten times as long; after 5 s it gets at most a tenth of the requests.
 fn slow() -> anyhow::Result<()> {
@@ -18,5 +26,106 @@ fn slow() -> anyhow::Result<()> {
     let slow = report.servers.get(&fleet.members[1].name).copied().unwrap_or_default();
     let all: u64 = report.servers.values().sum();
     ensure!(slow * 10 <= all, "{slow} of {all}: {:?}", report.servers);
+    Ok(())
+}
+
+fn round_robin() -> anyhow::Result<()> {
+    let fleet = Fleet::new("balancing-turns")?;
+    apply(&fleet.scene, "fleet", "{loadBalancer: {simple: ROUND_ROBIN}}")?;
+    let report = fleet.load(500, 1.0, &[])?;
+    ensure!(report.failed() == 0, "{report:?}");
+    // Each worker takes turns of its own, from anywhere.
+    let spread = report.servers.values().max().zip(report.servers.values().min());
+    let (most, least) = spread.context("nobody answered")?;
+    ensure!(report.servers.len() == 5 && most - least <= 4, "{:?}", report.servers);
+    apply(&fleet.scene, "fleet", "{loadBalancer: {simple: RANDOM}}")?;
+    let report = fleet.load(500, 1.0, &[])?;
+    // Five deviations of a fair draw.
+    let fair = report.servers.values().all(|count| (55..=145).contains(count));
+    ensure!(report.servers.len() == 5 && fair, "{:?}", report.servers);
+    Ok(())
+}
+
+fn server(answer: &Answer) -> anyhow::Result<String> {
+    ensure!(answer.status == 200, "{answer:?}");
+    Ok(answer.header("server").context("nobody says who answered")?.to_owned())
+}
+
+/// Who answers requests with each of 40 keys, which has to be the same each time.
+fn owners(fleet: &Fleet, ask: impl Fn(u32) -> Ask) -> anyhow::Result<BTreeMap<u32, String>> {
+    let mut owners = BTreeMap::new();
+    for key in 0..40 {
+        let mut all = BTreeSet::new();
+        for _ in 0..4 {
+            all.insert(server(&ask(key).from(&fleet.scene.client)?)?);
+        }
+        ensure!(all.len() == 1, "key {key} went to {all:?}");
+        owners.extend(all.into_iter().map(|owner| (key, owner)));
+    }
+    let used: BTreeSet<_> = owners.values().collect();
+    ensure!(used.len() >= 3, "40 keys went to {used:?} alone");
+    Ok(owners)
+}
+
+fn keys() -> anyhow::Result<()> {
+    let fleet = Fleet::new("balancing-keys")?;
+    let hash = |key: &str| format!("{{loadBalancer: {{consistentHash: {{{key}}}}}}}");
+    apply(&fleet.scene, "fleet", &hash("httpHeaderName: x-user"))?;
+    let by_header = |key: u32| Ask::get(Fleet::at(), "/").header("X-User", &key.to_string());
+    let before = owners(&fleet, by_header)?;
+    // Without the header the load decides.
+    let report = fleet.load(200, 0.5, &[])?;
+    ensure!(report.failed() == 0 && report.servers.len() == 5, "{:?}", report.servers);
+    // One that leaves takes its own keys along and no other.
+    let leaves = &fleet.members[3];
+    let mesh = fleet.scene.cluster.mesh();
+    mesh.write(&leaves.pod.file(), &leaves.pod.yaml().replace("\"True\"", "\"False\""))?;
+    harness::eventually::eventually(super::SOON, "it has left", || -> anyhow::Result<()> {
+        let report = fleet.load(200, 0.3, &[])?;
+        ensure!(!report.servers.contains_key(&leaves.name), "{:?}", report.servers);
+        Ok(())
+    })?;
+    let after = owners(&fleet, by_header)?;
+    for (key, owner) in before.iter().filter(|(_, owner)| **owner != leaves.name) {
+        ensure!(after[key] == *owner, "key {key} moved from {owner} to {}", after[key]);
+    }
+    for (policy, path) in [
+        (hash("httpQueryParameterName: user, maglev: {tableSize: 1009}"), "/?a=1&user="),
+        (hash("httpQueryParameterName: user"), "/?user="),
+    ] {
+        apply(&fleet.scene, "fleet", &policy)?;
+        owners(&fleet, |key| Ask::get(Fleet::at(), &format!("{path}{key}")))?;
+    }
+    apply(&fleet.scene, "fleet", &hash("useSourceIp: true"))?;
+    for pod in [&fleet.scene.client, &fleet.scene.v2] {
+        let mut all = BTreeSet::new();
+        for _ in 0..10 {
+            all.insert(server(&Ask::get(Fleet::at(), "/").from(pod)?)?);
+        }
+        ensure!(all.len() == 1, "{} went to {all:?}", pod.name());
+    }
+    Ok(())
+}
+
+fn cookie() -> anyhow::Result<()> {
+    let fleet = Fleet::new("balancing-cookie")?;
+    let policy = "{loadBalancer: {consistentHash: {httpCookie: {name: user, path: /, ttl: 60s}}}}";
+    apply(&fleet.scene, "fleet", policy)?;
+    let mut owners = BTreeSet::new();
+    for _ in 0..12 {
+        let first = Ask::get(Fleet::at(), "/").from(&fleet.scene.client)?;
+        let owner = server(&first)?;
+        let made = first.header("set-cookie").context("no cookie")?;
+        let (pair, rest) = made.split_once("; ").context("no attributes")?;
+        ensure!(rest == "Max-Age=60; Path=/; HttpOnly", "{made}");
+        for _ in 0..4 {
+            let ask = Ask::get(Fleet::at(), "/").header("Cookie", &format!("other=1; {pair}"));
+            let answer = ask.from(&fleet.scene.client)?;
+            ensure!(server(&answer)? == owner, "{answer:?}, not {owner}");
+            ensure!(answer.header("set-cookie").is_none(), "{answer:?}");
+        }
+        owners.insert(owner);
+    }
+    ensure!(owners.len() >= 3, "12 clients went to {owners:?} alone");
     Ok(())
 }

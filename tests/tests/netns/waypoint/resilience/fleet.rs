@@ -26,7 +26,7 @@ pub(super) struct Member {
     pub(super) name: String,
     mood: Arc<Mood>,
     _backend: Backend,
-    _pod: Pod,
+    pub(super) pod: Pod,
 }
 
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Fleet {
             let mood = Arc::<Mood>::default();
             let (own, told) = (Arc::clone(&mood), name.clone());
             let backend = Backend::start(&pod, PORT, move |guest| serve(guest, &own, &told))?;
-            members.push(Member { name, mood, _backend: backend, _pod: pod });
+            members.push(Member { name, mood, _backend: backend, pod });
         }
         let fleet = Self { scene, members };
         eventually(SOON, "all members answer", || {
