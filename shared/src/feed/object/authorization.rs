@@ -8,6 +8,7 @@
 
 mod rules;
 mod target;
+mod values;
 
 use std::sync::Arc;
 
