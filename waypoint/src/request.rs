@@ -1,7 +1,7 @@
 //! Life of a request.
 //!
-//! admitted → route → filters (once per request) → backend → attempts { endpoint → sent → classified }
-//! → filters of the response → told when the body has ended
+//! admitted → allowed → route → filters (once per request) → backend
+//! → attempts { endpoint → sent → classified } → filters of the response → told when the body has ended
 //!
 //! Invariants: one snapshot of the mesh per request; every request is answered exactly once and told
 //! exactly once; nothing of a body is kept beyond what is needed to send it again.
