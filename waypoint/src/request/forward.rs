@@ -60,7 +60,9 @@ pub(super) fn to_upstream(parts: &mut Parts, version: Version, upgrade: bool) {
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
     join_cookies(&mut parts.headers);
-    let path = parts.uri.path_and_query().cloned();
+    // Of `http://host#fragment` the parser leaves a path without a byte, which says that it is a slash
+    // and would be written as nothing.
+    let path = parts.uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut uri = http::uri::Parts::default();
     uri.path_and_query = Some(path);
