@@ -34,8 +34,8 @@ pub use service::{
 };
 pub use snapshot::{Applied, Mesh};
 pub use traffic::{
-    Balancer, HashKey, HashTable, Limits, OutlierDetection, PolicyScope, RetryBudget, Share,
-    Subset, TrafficPolicies, TrafficPolicy, Upgrade, Warmup,
+    Balancer, HashKey, HashTable, Limits, LocalityPreference, OutlierDetection, PolicyScope,
+    RetryBudget, Share, Subset, TrafficPolicies, TrafficPolicy, Upgrade, Warmup,
 };
 pub use workload::{
     AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap,

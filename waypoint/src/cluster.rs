@@ -8,6 +8,7 @@
 
 mod circuit;
 mod local;
+mod nearness;
 mod order;
 mod outliers;
 mod standing;
@@ -29,7 +30,7 @@ pub(crate) use self::order::Wish;
 pub use self::outliers::{Host, Outliers, Reason, Report, State, Verdict};
 pub use self::standing::{Standing, Standings};
 pub(crate) use self::work::Work;
-use crate::node::OnWorker;
+use crate::tunnel::Client;
 use crate::upstream::Endpoint;
 
 /// A port of a service, or a workload that was asked for by its address.
@@ -39,6 +40,8 @@ pub(crate) struct Cluster {
     standing: Option<Arc<Standing>>,
     /// As the endpoints, where outliers are looked for.
     hosts: Box<[Watched]>,
+    /// As the endpoints, where it counts how far they are.
+    levels: Box<[usize]>,
     local: Local,
 }
 
@@ -59,6 +62,7 @@ impl Cluster {
             policy: None,
             standing: None,
             hosts: Box::default(),
+            levels: Box::default(),
             local: Local::plain(loads),
         })
     }
@@ -68,9 +72,10 @@ impl Cluster {
         mesh: &Mesh,
         (service, port): (&Service, u16),
         endpoints: Box<[Endpoint]>,
-        worker: &OnWorker,
+        client: &Client,
         locals: &Locals,
     ) -> Rc<Self> {
+        let worker = &client.worker;
         let standings = &worker.node.standings;
         let policy = service.policy(port).cloned();
         let standing = policy.as_ref().map(|_| standings.of(&service.key, port));
@@ -86,7 +91,10 @@ impl Cluster {
             None => Local::plain(&worker.loads),
             Some(policy) => locals.of((&service.key, port), policy, &endpoints, &worker.loads),
         };
-        Rc::new(Self { endpoints, policy, standing, hosts, local })
+        let levels = policy.as_ref().map_or_else(Box::default, |policy| {
+            nearness::levels(&client.own, service, policy, &endpoints)
+        });
+        Rc::new(Self { endpoints, policy, standing, hosts, levels, local })
     }
 
     /// Who could answer.

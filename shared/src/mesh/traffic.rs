@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use balancer::{Balancer, HashKey, HashTable, Warmup};
+pub use balancer::{Balancer, HashKey, HashTable, LocalityPreference, Warmup};
 
 /// The policies of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,6 +66,9 @@ pub struct Subset {
 pub struct TrafficPolicy {
     /// How an endpoint is chosen.
     pub balancer: Balancer,
+    /// Which endpoints are preferred for where they are; `None` leaves it to the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locality: Option<LocalityPreference>,
     /// How many connections and requests there may be, and how long connections live.
     pub limits: Limits,
     /// When endpoints are left out; `None` is never.
@@ -146,9 +149,6 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u8,
     /// Below this share of endpoints that are not ejected, ejections are ignored; 0 is never.
     pub min_health_percent: u8,
-    /// Share of good answers below which an endpoint is ejected; `None` for never.
-    /// `culvert.dev/success-rate-ejection`, not of Istio.
-    pub success_rate: Option<Share>,
 }
 
 /// A share, in millionths.

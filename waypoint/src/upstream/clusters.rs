@@ -56,7 +56,7 @@ impl Clusters {
             }
         };
         let worker = &client.worker;
-        let cluster = Cluster::new(mesh, (service, port), endpoints, worker, &self.locals);
+        let cluster = Cluster::new(mesh, (service, port), endpoints, client, &self.locals);
         if let Some(standing) = cluster.limits_connections() {
             worker.upstream.give_way(standing);
         }
@@ -101,6 +101,10 @@ impl Clusters {
         secured: Option<&Secured>,
     ) -> Box<[Endpoint]> {
         let names = self.names.borrow();
+        // The preference of a rule takes the place of the service's own.
+        let ruled = service.policy(port).is_some_and(|policy| policy.locality.is_some());
+        let open = ruled.then(|| Service { balancing: None, ..service.clone() });
+        let service = open.as_ref().unwrap_or(service);
         let candidates = balance::candidates(mesh, own, service, Wanted::Service, port);
         let mut endpoints = Vec::new();
         for one in candidates {

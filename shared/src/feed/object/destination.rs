@@ -5,6 +5,7 @@
 //! Source: Istio's DestinationRule, spec L7 §3.2 and §3.3.
 
 mod balancer;
+mod locality;
 mod outliers;
 mod pool;
 mod values;
@@ -15,7 +16,9 @@ use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::object::{Head, Labels};
 use crate::feed::verdict::Cause;
-use crate::mesh::{Balancer, Limits, OutlierDetection, RetryBudget, Share, TrafficPolicy};
+use crate::mesh::{
+    Balancer, Limits, LocalityPreference, OutlierDetection, RetryBudget, TrafficPolicy,
+};
 
 /// A rule whose host is not looked up.
 #[derive(Debug, Clone)]
@@ -67,7 +70,7 @@ pub(crate) struct SubsetRead {
 /// The groups of fields that are merged one by one; `None` is not said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Groups {
-    pub(crate) balancer: Option<Balancer>,
+    pub(crate) balancer: Option<(Balancer, Option<LocalityPreference>)>,
     pub(crate) limits: Option<Limits>,
     pub(crate) outliers: Option<OutlierDetection>,
     pub(crate) retry_budget: Option<RetryBudget>,
@@ -97,8 +100,10 @@ impl Groups {
 
     /// With defaults for what is left out.
     pub(crate) fn complete(&self) -> TrafficPolicy {
+        let (balancer, locality) = self.balancer.clone().unwrap_or_default();
         TrafficPolicy {
-            balancer: self.balancer.clone().unwrap_or_default(),
+            balancer,
+            locality,
             limits: Limits {
                 retry_budget: self.retry_budget,
                 ..self.limits.clone().unwrap_or_default()
@@ -133,13 +138,12 @@ impl DestinationRule {
             spec.report("host", Cause::Invalid, "must be a host name, *.suffix or *");
             return None;
         }
-        let reader = PolicyReader::new();
         let subsets = values::bounded(&spec, "subsets", MOST_ENTRIES);
         Some(Self {
             host: intern.text(host),
             export: export(&spec, &head.key.namespace, intern),
-            policy: spec.fields("trafficPolicy").map(|fields| reader.policy(&fields, intern)),
-            subsets: subsets.iter().filter_map(|one| subset(&reader, one, intern)).collect(),
+            policy: spec.fields("trafficPolicy").map(|fields| PolicyRead::read(&fields, intern)),
+            subsets: subsets.iter().filter_map(|one| subset(one, intern)).collect(),
         })
     }
 }
@@ -158,7 +162,7 @@ fn export(spec: &Fields<'_>, own: &Arc<str>, intern: &mut Interner) -> Export {
     Export::Only(names.iter().map(name).collect())
 }
 
-fn subset(reader: &PolicyReader, fields: &Fields<'_>, intern: &mut Interner) -> Option<SubsetRead> {
+fn subset(fields: &Fields<'_>, intern: &mut Interner) -> Option<SubsetRead> {
     let name = fields.text("name").unwrap_or("");
     if !crate::identity::is_dns1123_subdomain(name) || name.contains('.') {
         fields.report("name", Cause::Invalid, "a subset needs a name, a DNS label");
@@ -173,37 +177,27 @@ fn subset(reader: &PolicyReader, fields: &Fields<'_>, intern: &mut Interner) -> 
         field: fields.path().into(),
         name: intern.text(name),
         labels: labels.iter().map(|(key, value)| (intern.text(key), intern.text(value))).collect(),
-        policy: fields.fields("trafficPolicy").map(|fields| reader.policy(&fields, intern)),
+        policy: fields.fields("trafficPolicy").map(|fields| PolicyRead::read(&fields, intern)),
     })
 }
 
-/// Reads the policies of one rule.
-struct PolicyReader {
-    /// `culvert.dev/success-rate-ejection`.
-    success_rate: Option<Share>,
-}
-
-impl PolicyReader {
-    fn new() -> Self {
-        Self { success_rate: None }
-    }
-
-    fn policy(&self, fields: &Fields<'_>, intern: &mut Interner) -> PolicyRead {
+impl PolicyRead {
+    fn read(fields: &Fields<'_>, intern: &mut Interner) -> Self {
         let tunnel = "traffic leaves through a tunnel of its own already";
         fields.unsupported(&["tunnel"], tunnel);
         let reason = "endpoints are told the client by the address of the connection";
         fields.unsupported(&["proxyProtocol"], reason);
         let retry_budget = pool::retry_budget(fields);
-        let groups = Groups { retry_budget, ..self.groups(fields, intern) };
-        let ports = fields.has("portLevelSettings").then(|| self.ports(fields, intern));
-        PolicyRead { groups, ports }
+        let groups = Groups { retry_budget, ..Groups::read(fields, intern) };
+        let ports = fields.has("portLevelSettings").then(|| Self::ports(fields, intern));
+        Self { groups, ports }
     }
 
-    fn ports(&self, fields: &Fields<'_>, intern: &mut Interner) -> Vec<(u16, Groups)> {
+    fn ports(fields: &Fields<'_>, intern: &mut Interner) -> Vec<(u16, Groups)> {
         let mut ports: Vec<(u16, Groups)> = Vec::new();
         for one in values::bounded(fields, "portLevelSettings", MOST_ENTRIES) {
             let port = one.fields("port").and_then(|port| port.number::<u16>("number"));
-            let groups = self.groups(&one, intern);
+            let groups = Groups::read(&one, intern);
             match port.filter(|port| *port != 0) {
                 None => one.report("port", Cause::Invalid, "needs the number of a port"),
                 Some(port) if ports.iter().any(|(own, _)| *own == port) => {
@@ -215,17 +209,24 @@ impl PolicyReader {
         ports.sort_unstable_by_key(|(port, _)| *port);
         ports
     }
+}
 
-    fn groups(&self, fields: &Fields<'_>, intern: &mut Interner) -> Groups {
-        Groups {
+impl Groups {
+    fn read(fields: &Fields<'_>, intern: &mut Interner) -> Self {
+        let groups = Self {
             balancer: fields.fields("loadBalancer").and_then(|one| balancer::read(&one, intern)),
             limits: fields.fields("connectionPool").map(|one| pool::read(&one)),
-            outliers: fields
-                .fields("outlierDetection")
-                .map(|one| outliers::read(&one, self.success_rate)),
+            outliers: fields.fields("outlierDetection").map(|one| outliers::read(&one)),
             retry_budget: None,
             tls: fields.fields("tls").map(|one| tls(&one)),
+        };
+        let by_locality =
+            matches!(groups.balancer, Some((_, Some(LocalityPreference::Failover { .. }))));
+        if by_locality && groups.outliers.is_none() {
+            let reason = "localityLbSetting counts only beside outlierDetection";
+            fields.report("loadBalancer", Cause::Unsupported, reason);
         }
+        groups
     }
 }
 

@@ -12,7 +12,6 @@ fn config() -> OutlierDetection {
         base_ejection: Duration::from_secs(30),
         max_ejection_percent: 50,
         min_health_percent: 0,
-        success_rate: None,
     }
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::feed::{SourceFile, objects};
-use crate::mesh::{Balancer, HashKey, HashTable, Share, TrafficPolicy, Upgrade};
+use crate::mesh::{
+    Balancer, HashKey, HashTable, LocalityPreference, Scope, Share, TrafficPolicy, Upgrade,
+};
 
 /// A namespace `shop` with a waypoint, a service `web` with the ports 80 and 81, and a service
 /// `bare` of the namespace `other`, which no waypoint serves.
@@ -256,77 +258,82 @@ fn balancers_are_read() {
     );
 }
 
+/// Group of fields, fields, and which of them is wrong.
+const REFUSED: &[(&str, &str, &str)] = &[
+    ("connectionPool", "tcp: {maxConnections: -1}", "tcp.maxConnections"),
+    ("connectionPool", "tcp: {maxConnections: 99999999999}", "tcp.maxConnections"),
+    ("connectionPool", "tcp: {maxConnections: 1.5}", "tcp.maxConnections"),
+    ("connectionPool", "tcp: {connectTimeout: 0s}", "tcp.connectTimeout"),
+    ("connectionPool", "tcp: {connectTimeout: soon}", "tcp.connectTimeout"),
+    (
+        "connectionPool",
+        "http: {maxRequestsPerConnection: 536870913}",
+        "http.maxRequestsPerConnection",
+    ),
+    ("connectionPool", "http: {h2UpgradePolicy: MAYBE}", "http.h2UpgradePolicy"),
+    (
+        "connectionPool",
+        "http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true}",
+        "http.h2UpgradePolicy",
+    ),
+    ("connectionPool", "http: 7", "http"),
+    ("outlierDetection", "maxEjectionPercent: 101", "maxEjectionPercent"),
+    ("outlierDetection", "minHealthPercent: -1", "minHealthPercent"),
+    ("outlierDetection", "interval: -1s", "interval"),
+    ("outlierDetection", "baseEjectionTime: 99999h", "baseEjectionTime"),
+    ("outlierDetection", "consecutive5xxErrors: 4294967296", "consecutive5xxErrors"),
+    ("loadBalancer", "simple: FASTEST", "simple"),
+    ("loadBalancer", "simple: RANDOM, consistentHash: {useSourceIp: true}", "simple"),
+    ("loadBalancer", "consistentHash: {}", "consistentHash"),
+    ("loadBalancer", "consistentHash: {useSourceIp: false}", "consistentHash"),
+    ("loadBalancer", "consistentHash: {useSourceIp: true, httpHeaderName: a}", "consistentHash"),
+    ("loadBalancer", "consistentHash: {httpHeaderName: 'a b'}", "consistentHash.httpHeaderName"),
+    (
+        "loadBalancer",
+        "consistentHash: {httpCookie: {name: 'a;b'}}",
+        "consistentHash.httpCookie.name",
+    ),
+    (
+        "loadBalancer",
+        "consistentHash: {httpCookie: {name: a, path: 'b;c'}}",
+        "consistentHash.httpCookie.path",
+    ),
+    (
+        "loadBalancer",
+        "consistentHash: {useSourceIp: true, maglev: {tableSize: 100}}",
+        "consistentHash.maglev.tableSize",
+    ),
+    (
+        "loadBalancer",
+        "consistentHash: {useSourceIp: true, maglev: {}, ringHash: {}}",
+        "consistentHash.maglev",
+    ),
+    (
+        "loadBalancer",
+        "simple: ROUND_ROBIN, warmup: {duration: 1s, aggression: 0.5}",
+        "warmup.aggression",
+    ),
+    (
+        "loadBalancer",
+        "simple: ROUND_ROBIN, warmup: {duration: 1s, minimumPercent: 101}",
+        "warmup.minimumPercent",
+    ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {failover: [{from: a, to: a}]}",
+        "localityLbSetting.failover[0]",
+    ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {failover: [{from: a/b, to: c}]}",
+        "localityLbSetting.failover[0]",
+    ),
+    ("tls", "mode: NONSENSE", "mode"),
+];
+
 #[test]
 fn what_istio_would_refuse_is_invalid() {
-    for (group, fields, wrong) in [
-        ("connectionPool", "tcp: {maxConnections: -1}", "tcp.maxConnections"),
-        ("connectionPool", "tcp: {maxConnections: 99999999999}", "tcp.maxConnections"),
-        ("connectionPool", "tcp: {maxConnections: 1.5}", "tcp.maxConnections"),
-        ("connectionPool", "tcp: {connectTimeout: 0s}", "tcp.connectTimeout"),
-        ("connectionPool", "tcp: {connectTimeout: soon}", "tcp.connectTimeout"),
-        (
-            "connectionPool",
-            "http: {maxRequestsPerConnection: 536870913}",
-            "http.maxRequestsPerConnection",
-        ),
-        ("connectionPool", "http: {h2UpgradePolicy: MAYBE}", "http.h2UpgradePolicy"),
-        (
-            "connectionPool",
-            "http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true}",
-            "http.h2UpgradePolicy",
-        ),
-        ("connectionPool", "http: 7", "http"),
-        ("outlierDetection", "maxEjectionPercent: 101", "maxEjectionPercent"),
-        ("outlierDetection", "minHealthPercent: -1", "minHealthPercent"),
-        ("outlierDetection", "interval: -1s", "interval"),
-        ("outlierDetection", "baseEjectionTime: 99999h", "baseEjectionTime"),
-        ("outlierDetection", "consecutive5xxErrors: 4294967296", "consecutive5xxErrors"),
-        ("loadBalancer", "simple: FASTEST", "simple"),
-        ("loadBalancer", "simple: RANDOM, consistentHash: {useSourceIp: true}", "simple"),
-        ("loadBalancer", "consistentHash: {}", "consistentHash"),
-        ("loadBalancer", "consistentHash: {useSourceIp: false}", "consistentHash"),
-        (
-            "loadBalancer",
-            "consistentHash: {useSourceIp: true, httpHeaderName: a}",
-            "consistentHash",
-        ),
-        (
-            "loadBalancer",
-            "consistentHash: {httpHeaderName: 'a b'}",
-            "consistentHash.httpHeaderName",
-        ),
-        (
-            "loadBalancer",
-            "consistentHash: {httpCookie: {name: 'a;b'}}",
-            "consistentHash.httpCookie.name",
-        ),
-        (
-            "loadBalancer",
-            "consistentHash: {httpCookie: {name: a, path: 'b;c'}}",
-            "consistentHash.httpCookie.path",
-        ),
-        (
-            "loadBalancer",
-            "consistentHash: {useSourceIp: true, maglev: {tableSize: 100}}",
-            "consistentHash.maglev.tableSize",
-        ),
-        (
-            "loadBalancer",
-            "consistentHash: {useSourceIp: true, maglev: {}, ringHash: {}}",
-            "consistentHash.maglev",
-        ),
-        (
-            "loadBalancer",
-            "simple: ROUND_ROBIN, warmup: {duration: 1s, aggression: 0.5}",
-            "warmup.aggression",
-        ),
-        (
-            "loadBalancer",
-            "simple: ROUND_ROBIN, warmup: {duration: 1s, minimumPercent: 101}",
-            "warmup.minimumPercent",
-        ),
-        ("tls", "mode: NONSENSE", "mode"),
-    ] {
+    for (group, fields, wrong) in REFUSED {
         let spec = format!("host: web, trafficPolicy: {{{group}: {{{fields}}}}}");
         let compiled = compiled(&rule("r", "shop", &spec));
         let field = format!("spec.trafficPolicy.{group}.{wrong}");
@@ -341,7 +348,15 @@ fn what_istio_would_refuse_is_invalid() {
 fn what_is_not_supported_is_reported_and_the_rest_is_in_force() {
     for (text, wrong) in [
         ("loadBalancer: {simple: PASSTHROUGH}", "loadBalancer.simple"),
-        ("loadBalancer: {localityLbSetting: {enabled: true}}", "loadBalancer.localityLbSetting"),
+        ("loadBalancer: {localityLbSetting: {enabled: true}}", "loadBalancer"),
+        (
+            "loadBalancer: {localityLbSetting: {enabled: false, distribute: [{from: a}]}}",
+            "loadBalancer.localityLbSetting.distribute",
+        ),
+        (
+            "outlierDetection: {}, loadBalancer: {localityLbSetting: {failoverPriority: [app]}}",
+            "loadBalancer.localityLbSetting.failoverPriority",
+        ),
         ("connectionPool: {tcp: {tcpKeepalive: {probes: 3}}}", "connectionPool.tcp.tcpKeepalive"),
         ("connectionPool: {tcp: {idleTimeout: 1h}}", "connectionPool.tcp.idleTimeout"),
         ("outlierDetection: {consecutiveErrors: 3}", "outlierDetection.consecutiveErrors"),
@@ -361,6 +376,26 @@ fn what_is_not_supported_is_reported_and_the_rest_is_in_force() {
         assert_eq!((&remarks[0].0, remarks[0].1), (&field, Cause::Unsupported), "{text}");
         assert!(policies(&compiled, "web").is_some(), "{text} is not in force");
     }
+}
+
+#[test]
+fn localities_are_read() {
+    let locality = |text: &str| {
+        let text =
+            format!("outlierDetection: {{}}, loadBalancer: {{localityLbSetting: {{{text}}}}}");
+        policy(&format!("trafficPolicy: {{{text}}}")).locality.unwrap()
+    };
+    assert_eq!(locality("enabled: false"), LocalityPreference::Off);
+    assert_eq!(locality("enabled: true"), LocalityPreference::default());
+    let labels = "failoverPriority: [topology.istio.io/network, topology.kubernetes.io/zone]";
+    let scopes = [Scope::Network, Scope::Zone].into();
+    let expected = LocalityPreference::Failover { scopes, regions: Box::default() };
+    assert_eq!(locality(labels), expected);
+    let LocalityPreference::Failover { regions, .. } = locality("failover: [{from: a, to: b}]")
+    else {
+        panic!("it is off");
+    };
+    assert_eq!(*regions, [("a".into(), "b".into())]);
 }
 
 #[test]

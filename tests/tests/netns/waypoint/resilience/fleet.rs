@@ -44,7 +44,9 @@ impl Fleet {
         for number in 0..5 {
             let name = format!("member-{number}");
             let spec = PodSpec::new(&name).namespace("shop").label("app", "fleet");
-            let pod = scene.cluster.pod(scene.v1.node(), spec)?;
+            // The first three are where the waypoint is.
+            let node = if number < 3 { scene.v1.node() } else { scene.client.node() };
+            let pod = scene.cluster.pod(node, spec)?;
             let mood = Arc::<Mood>::default();
             let (own, told) = (Arc::clone(&mood), name.clone());
             let backend = Backend::start(&pod, PORT, move |guest| serve(guest, &own, &told))?;
