@@ -168,7 +168,9 @@ fn written(one: Admitted) {
 }
 
 fn target(parts: &Parts) -> String {
-    parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned()
+    // RFC 9112 §3.2.1: a path that is left out is a slash.
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{}{query}", parts.uri.path())
 }
 
 fn send<B>(request: Request<B>) -> Vec<u8>
