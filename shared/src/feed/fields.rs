@@ -127,6 +127,17 @@ impl<'a> Fields<'a> {
         items.filter_map(|(at, item)| self.enter(item, format!("{path}[{at}]"))).collect()
     }
 
+    /// The mappings of a list that is refused when it is longer than `most`.
+    pub(crate) fn at_most(&self, name: &str, most: usize) -> Vec<Self> {
+        let mut items = self.each(name);
+        if items.len() > most {
+            let reason = format!("has {} entries; there may be {most}", items.len());
+            self.report(name, Cause::Invalid, reason);
+            items.truncate(most);
+        }
+        items
+    }
+
     /// The texts of a list.
     pub(crate) fn texts(&self, name: &str) -> Vec<&'a str> {
         let mut texts = Vec::new();

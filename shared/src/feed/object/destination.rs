@@ -138,7 +138,7 @@ impl DestinationRule {
             spec.report("host", Cause::Invalid, "must be a host name, *.suffix or *");
             return None;
         }
-        let subsets = values::bounded(&spec, "subsets", MOST_ENTRIES);
+        let subsets = spec.at_most("subsets", MOST_ENTRIES);
         Some(Self {
             host: intern.text(host),
             export: export(&spec, &head.key.namespace, intern),
@@ -195,7 +195,7 @@ impl PolicyRead {
 
     fn ports(fields: &Fields<'_>, intern: &mut Interner) -> Vec<(u16, Groups)> {
         let mut ports: Vec<(u16, Groups)> = Vec::new();
-        for one in values::bounded(fields, "portLevelSettings", MOST_ENTRIES) {
+        for one in fields.at_most("portLevelSettings", MOST_ENTRIES) {
             let port = one.fields("port").and_then(|port| port.number::<u16>("number"));
             let groups = Groups::read(&one, intern);
             match port.filter(|port| *port != 0) {

@@ -96,7 +96,7 @@ impl RouteObject {
         let reason = "a waypoint is no default gateway";
         spec.unsupported(&["useDefaultGateways"], reason);
         let namespace = &head.key.namespace;
-        let parents = bounded(&spec, "parentRefs", 32);
+        let parents = spec.at_most("parentRefs", 32);
         let parents = parents.iter().filter_map(|one| ParentRef::read(one, namespace, intern));
         let parents: Vec<_> = parents.collect();
         if kind != RouteKind::Tls {
@@ -110,17 +110,6 @@ impl RouteObject {
         };
         Some(Self { kind, parents, rules })
     }
-}
-
-/// The mappings of a list that Kubernetes refuses when it is longer than `most`.
-fn bounded<'a>(fields: &Fields<'a>, name: &str, most: usize) -> Vec<Fields<'a>> {
-    let mut items = fields.each(name);
-    if items.len() > most {
-        let reason = format!("has {} entries; there may be {most}", items.len());
-        fields.report(name, Cause::Invalid, reason);
-        items.truncate(most);
-    }
-    items
 }
 
 /// A text that must be there and has at most `most` bytes.
@@ -146,7 +135,7 @@ fn backends(
     intern: &mut Interner,
 ) -> Vec<WeightedRef> {
     let mut backends = Vec::new();
-    for fields in bounded(rule, "backendRefs", 16) {
+    for fields in rule.at_most("backendRefs", 16) {
         let weight = fields.number("weight").unwrap_or(1);
         if weight > 1_000_000 {
             fields.report("weight", Cause::Invalid, "must be 0 to 1000000");

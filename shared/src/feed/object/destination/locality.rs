@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
-use crate::feed::object::destination::values::bounded;
 use crate::feed::verdict::Cause;
 use crate::mesh::{LocalityPreference, Scope};
 
@@ -24,7 +23,8 @@ const MOST_REGIONS: usize = 100;
 pub(super) fn read(fields: &Fields<'_>, intern: &mut Interner) -> LocalityPreference {
     let reason = "requests are not parted by weights of localities";
     fields.unsupported(&["distribute"], reason);
-    let regions: Box<[_]> = bounded(fields, "failover", MOST_REGIONS)
+    let regions: Box<[_]> = fields
+        .at_most("failover", MOST_REGIONS)
         .iter()
         .filter_map(|one| region(one, intern))
         .collect();

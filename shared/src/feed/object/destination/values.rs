@@ -9,17 +9,6 @@ use crate::mesh::Share;
 /// Longer times are taken for mistakes.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The mappings of a list that is refused when it is longer than `most`.
-pub(super) fn bounded<'a>(fields: &Fields<'a>, name: &str, most: usize) -> Vec<Fields<'a>> {
-    let mut items = fields.each(name);
-    if items.len() > most {
-        let reason = format!("has {} entries; there may be {most}", items.len());
-        fields.report(name, Cause::Invalid, reason);
-        items.truncate(most);
-    }
-    items
-}
-
 /// A count of Kubernetes' `int32`, of which Istio takes 0 for "not set".
 pub(super) fn count(fields: &Fields<'_>, name: &str) -> Option<u32> {
     number(fields, name, i32::MAX as u32).filter(|count| *count > 0)

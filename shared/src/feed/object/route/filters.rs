@@ -14,7 +14,7 @@ use crate::identity::is_dns1123_subdomain;
 use crate::mesh::{PathChange, Redirect, RedirectScheme, Rewrite, RouteFilters, RouteKind};
 
 use super::headers::Side;
-use super::{BackendRef, MirrorRef, bounded, cors, headers, paths};
+use super::{BackendRef, MirrorRef, cors, headers, paths};
 
 /// The types of filters and the fields that hold them.
 const TYPES: &[(&str, &str)] = &[
@@ -81,7 +81,7 @@ fn each<'a>(
     filters: &mut RouteFilters,
 ) -> Vec<(&'static str, Fields<'a>)> {
     let mut all: Vec<(&'static str, Fields<'a>)> = Vec::new();
-    for filter in bounded(owner, "filters", 16) {
+    for filter in owner.at_most("filters", 16) {
         let kind = filter.text("type").unwrap_or("");
         let Some((kind, field)) = TYPES[..known].iter().find(|(own, _)| *own == kind) else {
             filter.foreign(&filter.names().collect::<Vec<_>>());

@@ -8,11 +8,11 @@ use crate::feed::object::Head;
 use crate::feed::verdict::Cause;
 use crate::mesh::{HttpMatch, PathMatch, RouteKind};
 
-use super::{RuleRead, backends, bounded, check_backends, check_rules, filters, matches, policy};
+use super::{RuleRead, backends, check_backends, check_rules, filters, matches, policy};
 
 /// `spec.rules`.
 pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Vec<RuleRead> {
-    let rules = bounded(spec, "rules", 16);
+    let rules = spec.at_most("rules", 16);
     let read: Vec<RuleRead> =
         rules.iter().zip(0..).map(|(fields, at)| rule(fields, at, head, intern)).collect();
     check_rules(spec, &rules, &read);
@@ -23,7 +23,7 @@ fn rule(fields: &Fields<'_>, at: usize, head: &Head, intern: &mut Interner) -> R
     let (kind, namespace) = (RouteKind::Grpc, &head.key.namespace);
     let name = fields.text("name").map(|text| intern.text(text));
     let mut matches: Vec<_> =
-        bounded(fields, "matches", 64).iter().map(|one| call(one, intern)).collect();
+        fields.at_most("matches", 64).iter().map(|one| call(one, intern)).collect();
     if matches.is_empty() {
         matches.push(HttpMatch { path: PathMatch::Any, ..HttpMatch::everything() });
     }

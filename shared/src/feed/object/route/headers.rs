@@ -7,7 +7,7 @@ use crate::feed::fields::Fields;
 use crate::feed::verdict::Cause;
 use crate::mesh::HeaderChanges;
 
-use super::{bounded, required};
+use super::required;
 
 /// Which headers are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) fn read(fields: &Fields<'_>, side: Side) -> HeaderChanges {
 /// Of several entries of one name the first counts.
 fn pairs(fields: &Fields<'_>, list: &str, side: Side) -> Box<[(HeaderName, HeaderValue)]> {
     let mut pairs: Vec<(HeaderName, HeaderValue)> = Vec::new();
-    for one in bounded(fields, list, 16) {
+    for one in fields.at_most(list, 16) {
         let (text, value) = (required(&one, "name", 256), required(&one, "value", 4096));
         let (Some(text), Some(value)) = (text, value) else { continue };
         let Some(name) = name(&one, "name", text) else { continue };

@@ -8,11 +8,11 @@ use crate::feed::object::Head;
 use crate::feed::verdict::Cause;
 use crate::mesh::{HttpMatch, PathChange, PathMatch, RouteFilters, RouteKind};
 
-use super::{RuleRead, backends, bounded, check_backends, check_rules, filters, matches, policy};
+use super::{RuleRead, backends, check_backends, check_rules, filters, matches, policy};
 
 /// `spec.rules`. Without any there is one for everything, as Kubernetes fills it in.
 pub(super) fn rules(spec: &Fields<'_>, head: &Head, intern: &mut Interner) -> Vec<RuleRead> {
-    let rules = bounded(spec, "rules", 16);
+    let rules = spec.at_most("rules", 16);
     let mut retry = policy::RetryReader::new(head);
     let read: Vec<RuleRead> = rules
         .iter()
@@ -37,7 +37,7 @@ fn rule(
     let (kind, namespace) = (RouteKind::Http, &head.key.namespace);
     let name = fields.text("name").map(|text| intern.text(text));
     let mut matches: Vec<_> =
-        bounded(fields, "matches", 64).iter().map(|one| matches::http(one, intern)).collect();
+        fields.at_most("matches", 64).iter().map(|one| matches::http(one, intern)).collect();
     if matches.is_empty() {
         matches.push(HttpMatch::everything());
     }

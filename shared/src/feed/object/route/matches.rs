@@ -9,7 +9,7 @@ use crate::feed::intern::Interner;
 use crate::feed::verdict::Cause;
 use crate::mesh::{HeaderMatch, HttpMatch, PathMatch, Pattern, QueryMatch, ValueMatch};
 
-use super::{bounded, paths, required};
+use super::{paths, required};
 
 const METHODS: &[Method] = &[
     Method::GET,
@@ -69,7 +69,7 @@ fn path_match(fields: &Fields<'_>, intern: &mut Interner) -> Option<PathMatch> {
 /// `headers` of a match.
 pub(super) fn headers(fields: &Fields<'_>) -> Box<[HeaderMatch]> {
     let mut all: Vec<HeaderMatch> = Vec::new();
-    for one in bounded(fields, "headers", 16) {
+    for one in fields.at_most("headers", 16) {
         let name = required(&one, "name", 256);
         let value = value(&one, 4096, |text| HeaderValue::from_str(text).map(drop));
         let (Some(name), Some(value)) = (name, value) else { continue };
@@ -88,7 +88,7 @@ pub(super) fn headers(fields: &Fields<'_>) -> Box<[HeaderMatch]> {
 
 fn query(fields: &Fields<'_>) -> Box<[QueryMatch]> {
     let mut all: Vec<QueryMatch> = Vec::new();
-    for one in bounded(fields, "queryParams", 16) {
+    for one in fields.at_most("queryParams", 16) {
         let name = required(&one, "name", 256);
         let value = value(&one, 1024, |_| Ok::<(), HeaderError>(()));
         let (Some(name), Some(value)) = (name, value) else { continue };

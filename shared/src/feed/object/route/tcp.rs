@@ -8,7 +8,7 @@ use crate::feed::verdict::Cause;
 use crate::identity::is_dns1123_subdomain;
 use crate::mesh::RouteKind;
 
-use super::{RulesRead, backends, bounded};
+use super::{RulesRead, backends};
 
 /// `spec.rules`, of which the first is in force, and `spec.hostnames` of a `TLSRoute`.
 pub(super) fn rules(
@@ -32,7 +32,7 @@ pub(super) fn rules(
             spec.report("hostnames", Cause::Invalid, "has more than 16 entries");
         }
     }
-    let rules = bounded(spec, "rules", 16);
+    let rules = spec.at_most("rules", 16);
     if rules.is_empty() {
         spec.report("rules", Cause::Invalid, "a route for connections needs a rule");
     }
