@@ -10,6 +10,7 @@
 mod admit;
 mod attempt;
 mod body;
+mod destination;
 mod failure;
 mod forward;
 mod mirror;
@@ -29,22 +30,26 @@ use std::time::Duration;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use shared::mesh::{AppProtocol, Mesh, Retry, Service, ServiceKey};
+use shared::authz::Permit;
+use shared::mesh::{Mesh, Retry};
 
 pub use self::admit::BadRequest;
 pub(crate) use self::body::{Body, RequestBody};
+pub(crate) use self::destination::check;
 pub use self::failure::Failure;
 pub(crate) use self::told::{Story, Told};
 
 use self::admit::Upgrade;
 use self::attempt::Attempts;
+use self::destination::{Destination, destination};
 use self::stick::Stick;
-use crate::cluster::{Cluster, Wish};
+use crate::cluster::Wish;
+use crate::permits::Watch;
 use crate::resilience::deadline;
-use crate::router::{Backend, Choice, Matched, Routed, Rule};
+use crate::router::{Backend, Matched, Routed, Rule};
+use crate::tunnel::Client;
 use crate::tunnel::http::Switch;
-use crate::tunnel::{Client, Target};
-use crate::upstream::{Endpoint, Version};
+use crate::upstream::Version;
 use crate::{permits, respond};
 
 /// Answers one request of `client`. `switch` is where the upstream of an HTTP/1.1 upgrade is left.
@@ -70,10 +75,8 @@ async fn answer(
     let upgrade = admit::admit(&mut request, client.worker.config())?;
     let mesh = client.worker.node.mesh.load();
     forward::tell_client(request.headers_mut(), client, &mesh);
-    let version = request.version();
-    let (mut parts, body) = request.into_parts();
-    let (permit, mut watch) =
-        permits::admit_request(client, &mesh, &parts).map_err(Failure::Denied)?;
+    let (parts, body) = request.into_parts();
+    let (permit, watch) = permits::admit_request(client, &mesh, &parts).map_err(Failure::Denied)?;
     story.audited = watch.audits(&mesh);
     let table = client.target.service().map(|service| client.worker.router.table(&mesh, service));
     let namespace = client.peer.id().namespace();
@@ -85,77 +88,93 @@ async fn answer(
         Routed::Default => None,
         Routed::NoMatch => return Err(Failure::NoRoute),
     };
-    let origin = parts.headers.get(http::header::ORIGIN).cloned();
     if let Some(matched) = &matched {
         story.route(matched.rule);
         if let Some(answer) = respond::instead(matched, &parts, client.target.port())? {
             return Ok(answer);
         }
     }
-    let held = matched.and_then(|one| session::find(one.rule, &parts.headers, &mesh, client));
-    let found = held.as_ref().and_then(|held| held.found.as_ref());
-    let destination = destination(client, &mesh, matched.as_ref(), found)?;
-    if let Some(service) = destination.service {
-        story.service = Some(Arc::clone(service));
-    }
-    if let Some(matched) = &matched {
-        edit_request(matched, &destination, &mut parts)?;
-    }
-    let stick = Stick::of(&destination.cluster, &parts, client);
-    let version = Version::of(destination.protocol, version, destination.cluster.upgrade());
-    let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
-    forward::to_upstream(&mut parts, version, upgrade.is_some());
-    story.forwarded(&parts);
-    let body = RequestBody::of(body, Rc::clone(&story.received));
-    forward::frame(&mut parts, !http_body::Body::is_end_stream(&body));
-    let body = match &matched {
-        Some(matched) => mirror::start(client, &permit, &mesh, matched, &parts, body),
-        None => body,
-    };
-    let attempts = Attempts {
-        client,
-        permit: &permit,
-        cluster: destination.cluster,
-        wish: Wish { session: found.map(|(_, endpoint)| endpoint.address), hash: stick.hash },
-        service: destination.service,
-        version,
-        upgrade: upgrade.is_some(),
-        limits: Limits::of(matched.as_ref().map(|matched| matched.rule), &parts.headers),
-    };
-    let sending = attempts.run(Request::from_parts(parts, body), story);
-    let sent = watch.during(sending).await.map_err(Failure::Revoked)??;
-    let mut response = sent.response;
-    if upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Failure::Switched);
-    }
-    forward::to_client(&mut response, story.took());
-    if let Some(matched) = &matched {
-        edit_response(matched, destination.backend, origin.as_ref(), response.headers_mut());
-    }
-    stick.tell(response.headers_mut());
-    if let (Some(held), Some(endpoint)) = (&held, &story.endpoint) {
-        held.tell(endpoint, response.headers_mut());
-    }
-    match (upgrade, sent.upgraded) {
-        (Some(upgrade), Some(upgraded)) => {
-            websocket::switch(upgrade, switch, upgraded.watched(watch), response, websocket)
-        }
-        // No, or no upgrade was asked for.
-        _ => {
-            story.watch = Some(watch);
-            Ok(response)
-        }
-    }
+    let passing = Passing { client, mesh: &mesh, permit: &permit, matched, upgrade };
+    passing.forward(Request::from_parts(parts, body), watch, switch, story).await
 }
 
-/// Where a request goes.
-struct Destination<'t> {
-    cluster: Rc<Cluster>,
-    /// The service; none for a workload that was asked for by its address.
-    service: Option<&'t Arc<Service>>,
-    protocol: AppProtocol,
-    /// The backend that was drawn; none without a route.
-    backend: Option<&'t Backend>,
+/// A request that may pass, and its way.
+struct Passing<'t> {
+    client: &'t Rc<Client>,
+    mesh: &'t Mesh,
+    permit: &'t Permit,
+    matched: Option<Matched<'t>>,
+    upgrade: Option<Upgrade>,
+}
+
+impl Passing<'_> {
+    /// Sends it to its backend, as the rule wants, and makes the answer the client's.
+    async fn forward(
+        self,
+        request: Request<Incoming>,
+        mut watch: Watch,
+        switch: Option<Switch>,
+        story: &mut Story,
+    ) -> Result<Response<Body>, Failure> {
+        let Self { client, mesh, permit, matched, upgrade } = self;
+        let version = request.version();
+        let (mut parts, body) = request.into_parts();
+        let origin = parts.headers.get(http::header::ORIGIN).cloned();
+        let held = matched.and_then(|one| session::find(one.rule, &parts.headers, mesh, client));
+        let found = held.as_ref().and_then(|held| held.found.as_ref());
+        let destination = destination(client, mesh, matched.as_ref(), found)?;
+        if let Some(service) = destination.service {
+            story.service = Some(Arc::clone(service));
+        }
+        if let Some(matched) = &matched {
+            edit_request(matched, &destination, &mut parts)?;
+        }
+        let stick = Stick::of(&destination.cluster, &parts, client);
+        let version = Version::of(destination.protocol, version, destination.cluster.upgrade());
+        let websocket = upgrade.as_ref().and_then(Upgrade::key).map(<[u8]>::to_vec);
+        forward::to_upstream(&mut parts, version, upgrade.is_some());
+        story.forwarded(&parts);
+        let body = RequestBody::of(body, Rc::clone(&story.received));
+        forward::frame(&mut parts, !http_body::Body::is_end_stream(&body));
+        let body = match &matched {
+            Some(matched) => mirror::start(client, permit, mesh, matched, &parts, body),
+            None => body,
+        };
+        let attempts = Attempts {
+            client,
+            permit,
+            cluster: destination.cluster,
+            wish: Wish { session: found.map(|(_, endpoint)| endpoint.address), hash: stick.hash },
+            service: destination.service,
+            version,
+            upgrade: upgrade.is_some(),
+            limits: Limits::of(matched.as_ref().map(|matched| matched.rule), &parts.headers),
+        };
+        let sending = attempts.run(Request::from_parts(parts, body), story);
+        let sent = watch.during(sending).await.map_err(Failure::Revoked)??;
+        let mut response = sent.response;
+        if upgrade.is_none() && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Failure::Switched);
+        }
+        forward::to_client(&mut response, story.took());
+        if let Some(matched) = &matched {
+            edit_response(matched, destination.backend, origin.as_ref(), response.headers_mut());
+        }
+        stick.tell(response.headers_mut());
+        if let (Some(held), Some(endpoint)) = (&held, &story.endpoint) {
+            held.tell(endpoint, response.headers_mut());
+        }
+        match (upgrade, sent.upgraded) {
+            (Some(upgrade), Some(upgraded)) => {
+                websocket::switch(upgrade, switch, upgraded.watched(watch), response, websocket)
+            }
+            // No, or no upgrade was asked for.
+            _ => {
+                story.watch = Some(watch);
+                Ok(response)
+            }
+        }
+    }
 }
 
 /// How long and how often.
@@ -186,63 +205,6 @@ impl<'t> Limits<'t> {
             is_grpc,
         }
     }
-}
-
-/// Draws the backend of the rule; without a rule it is what was asked for.
-fn destination<'t>(
-    client: &Client,
-    mesh: &'t Mesh,
-    matched: Option<&Matched<'t>>,
-    session: Option<&(&'t Backend, Endpoint)>,
-) -> Result<Destination<'t>, Failure> {
-    let drawn = |rule: &'t Rule| match (session, rule.choose(fastrand::u64(..))) {
-        (Some((backend, _)), _) => Ok(*backend),
-        (None, Choice::Backend(backend)) => Ok(backend),
-        (None, Choice::Invalid(reason)) => Err(Failure::Backend(reason.into())),
-        (None, Choice::NoBackends) => Err(Failure::NoBackends),
-    };
-    let (key, port, backend) = match (matched, &client.target) {
-        (Some(matched), _) => {
-            let backend = drawn(matched.rule)?;
-            (&backend.destination.service, backend.destination.port, Some(backend))
-        }
-        (None, Target::Service { service, port, .. }) => {
-            let known = mesh.service(&service.key);
-            let known = known.ok_or_else(|| unknown(&service.key))?;
-            (&known.key, *port, None)
-        }
-        (None, Target::Workload { workload, dialled }) => {
-            return Ok(Destination {
-                cluster: client.worker.alone(Endpoint::new(Arc::clone(workload), *dialled)),
-                service: None,
-                protocol: AppProtocol::Unknown,
-                backend: None,
-            });
-        }
-    };
-    let service = mesh.service(key).ok_or_else(|| unknown(key))?;
-    check(service, port)?;
-    let protocol = service.ports.iter().find(|known| known.port == port);
-    Ok(Destination {
-        cluster: client.worker.upstream.cluster(mesh, client, service, port),
-        service: Some(service),
-        protocol: protocol.map_or(AppProtocol::Unknown, |known| known.app_protocol),
-        backend,
-    })
-}
-
-/// Nothing is sent without the protection that a rule asks for.
-///
-/// # Errors
-/// It cannot be given.
-pub(crate) fn check(service: &Service, port: u16) -> Result<(), Failure> {
-    let refused = service.policy(port).and_then(|policy| policy.refused.clone());
-    let refused = refused.or_else(|| service.tls(port)?.as_ref().err().cloned());
-    refused.map_or(Ok(()), |reason| Err(Failure::Backend(reason)))
-}
-
-fn unknown(key: &ServiceKey) -> Failure {
-    Failure::ServiceUnknown(key.hostname.clone())
 }
 
 /// The filters of the rule, then those of the backend.
