@@ -11,6 +11,7 @@ mod dump;
 mod gateway;
 mod policy;
 mod publish;
+mod rate;
 mod route;
 #[cfg(any(test, feature = "test-util"))]
 pub mod sample;
@@ -22,6 +23,7 @@ mod workload;
 pub use change::Change;
 pub use gateway::Gateway;
 pub use publish::{Reader, Writer, writer};
+pub use rate::{Rate, RateLimits, RateUnit};
 pub use route::{
     Backend, Cors, Destination, HeaderChanges, HeaderMatch, HttpMatch, HttpRule, Mirror,
     OriginMatch, PathChange, PathMatch, Pattern, PatternError, QueryMatch, Redirect,

@@ -8,6 +8,7 @@
 //! | [`permits`] | whether policies allow it, at the start and later |
 //! | [`upstream`] | endpoints and the connections to them |
 //! | [`cluster`] | what a `DestinationRule` says about a port of a service: limits, who is left out |
+//! | [`limits`] | how many requests of a route, to a service, of a caller may pass |
 //! | [`respond`] | answers of our own |
 //! | [`tcp`] | what is not HTTP |
 //! | [`app`] | the process: parse, build, run, drain |
@@ -16,6 +17,7 @@ pub mod app;
 pub mod cluster;
 pub mod config;
 pub mod filters;
+pub mod limits;
 pub mod metrics;
 pub mod node;
 pub mod outcome;

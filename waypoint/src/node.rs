@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Standings};
+use crate::limits::Limiters;
 use crate::metrics::Repetitions;
 use crate::permits;
 use crate::resilience::budget::Budgets;
@@ -115,6 +116,8 @@ pub struct Node {
     pub certificates: CertStore,
     /// Destinations with a rule.
     pub standings: Standings,
+    /// Rate limits.
+    pub limiters: Limiters,
     /// Counters of requests.
     pub requests: Requests,
     /// Counters of requests that were sent again, or not.
@@ -210,6 +213,7 @@ async fn keep_tidy(part: std::rc::Weak<OnWorker>) {
         part.traffic.flush();
         let mesh = part.node.mesh.load();
         part.node.standings.prune(&mesh);
+        part.node.limiters.tidy(&mesh, Instant::now());
         part.upstream.sweep(&mesh);
         part.budgets.sweep(Instant::now());
     }

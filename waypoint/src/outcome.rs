@@ -97,6 +97,7 @@ outcomes! {
     POLICY_DENIED, Downstream, "-", 403;
     POLICY_CHANGED, Downstream, "-", 403;
     ROUTE_NOT_FOUND, Mesh, "NR", 404;
+    RATE_LIMITED, Downstream, "RL", 429;
     FILTER_UNSUPPORTED, Mesh, "NC", 500;
     BACKEND_INVALID, Mesh, "NC", 500;
     BACKENDS_MISSING, Mesh, "NC", 500;
@@ -184,6 +185,7 @@ impl From<&Failure> for Outcome {
             Failure::Revoked(_) => Self::POLICY_CHANGED,
             Failure::NoRoute => Self::ROUTE_NOT_FOUND,
             Failure::Filter(_) => Self::FILTER_UNSUPPORTED,
+            Failure::RateLimited(_) => Self::RATE_LIMITED,
             Failure::Rewrite(_) => Self::PATH_INVALID,
             Failure::Backend(_) => Self::BACKEND_INVALID,
             Failure::NoBackends => Self::BACKENDS_MISSING,

@@ -1,6 +1,6 @@
 //! Life of a request.
 //!
-//! admitted → allowed → route → filters (once per request) → backend
+//! admitted → allowed → route → limits → filters (once per request) → backend
 //! → attempts { endpoint → sent → classified } → filters of the response → told when the body has ended
 //!
 //! Invariants: one snapshot of the mesh per request; every request is answered exactly once and told
@@ -94,6 +94,7 @@ async fn answer(
             return Ok(answer);
         }
     }
+    client.limits.admit(client, &mesh, matched.map(|matched| matched.rule))?;
     let passing = Passing { client, mesh: &mesh, permit: &permit, matched, upgrade };
     passing.forward(Request::from_parts(parts, body), watch, switch, story).await
 }

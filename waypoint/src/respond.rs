@@ -3,10 +3,12 @@
 //! Invariants: a failure says its cause in `proxy-status` (RFC 9209); gRPC callers get gRPC statuses.
 //! Source: spec L7 §3.11, §8.7.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, UPGRADE};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
 use crate::outcome::Outcome;
 use crate::request::{Body, Failure, Story};
@@ -16,8 +18,11 @@ use crate::router::Matched;
 pub(crate) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// Envoy's word for a request that was refused because there are too many.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+/// Envoy's word for a request that came too early: it is not to be sent again at once.
+pub(crate) const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// The answer of a rule that forwards nothing: a CORS preflight or a redirect.
 ///
@@ -55,6 +60,7 @@ pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
     let text = match failure {
         // Envoy's words: which policy it was is for the log.
         Failure::Denied(_) | Failure::Revoked(_) => "RBAC: access denied".to_owned(),
+        Failure::RateLimited(_) => "local_rate_limited".to_owned(),
         _ => failure.to_string(),
     };
     let mut response = match story.is_grpc {
@@ -63,8 +69,10 @@ pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
     };
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(outcome));
-    if matches!(failure, Failure::Overflow(_)) {
-        headers.insert(OVERLOADED, HeaderValue::from_static("true"));
+    match &failure {
+        Failure::Overflow(_) => drop(headers.insert(OVERLOADED, HeaderValue::from_static("true"))),
+        Failure::RateLimited(limited) => come_later(limited.wait, story.is_grpc, headers),
+        _ => {}
     }
     if matches!(failure, Failure::Bad(_)) && story.version != Version::HTTP_2 {
         // Whoever breaks the rules once is not trusted with where the next request begins.
@@ -75,6 +83,19 @@ pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
         headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
     }
     response
+}
+
+/// Says when the next request of the kind would pass.
+fn come_later(wait: Duration, is_grpc: bool, headers: &mut HeaderMap) {
+    headers.insert(RATE_LIMITED, HeaderValue::from_static("true"));
+    // RFC 9110 §10.2.3: whole seconds; one at least, as too early is in vain.
+    let seconds = wait.as_nanos().div_ceil(1_000_000_000).max(1);
+    headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+    if is_grpc {
+        // gRPC A6: clients that retry wait so long.
+        let millis = i32::try_from(wait.as_nanos().div_ceil(1_000_000).max(1));
+        headers.insert(GRPC_PUSHBACK, HeaderValue::from(millis.unwrap_or(i32::MAX)));
+    }
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Body> {

@@ -30,7 +30,7 @@ pub use self::target::{NotServed, Target};
 use self::sniff::Inside;
 use crate::node::{Node, OnWorker};
 use crate::outcome::Outcome;
-use crate::{metrics, tcp};
+use crate::{limits, metrics, tcp};
 
 /// Why a connection of a client cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,8 @@ pub(crate) struct Client {
     pub(crate) own: Arc<Workload>,
     /// The id that both ends log.
     pub(crate) trace: Option<TraceParent>,
+    /// The rate limits that its requests have met.
+    pub(crate) limits: limits::Met,
     /// Ends new work.
     pub(crate) drain: drain::Watch,
 }
@@ -235,6 +237,7 @@ fn client(tunnel: &Tunnel, mesh: &Mesh, incoming: &Incoming) -> Result<Client, N
         baggage: Baggage::parse(&request.headers),
         own,
         trace: TraceParent::parse(&request.headers),
+        limits: limits::Met::default(),
         drain: tunnel.drain.clone(),
     })
 }

@@ -15,6 +15,7 @@ mod head;
 mod kind;
 mod peer;
 mod pod;
+mod rates;
 mod route;
 mod service;
 mod slice;

@@ -116,6 +116,7 @@ impl Serialize for Service {
         map.list("backendTls", &self.tls)?;
         map.some("trafficPolicies", self.traffic.as_deref())?;
         map.some("retryConstraint", self.retry_constraint.as_ref())?;
+        map.some("rateLimits", self.rate_limits.as_deref())?;
         map.0.end()
     }
 }

@@ -27,7 +27,7 @@ pub use matching::{
 };
 pub use policy::{Retry, RetryConstraint, Session, SessionKind, Timeouts};
 
-use crate::mesh::ServiceKey;
+use crate::mesh::{RateLimits, ServiceKey};
 
 /// The kinds of routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -46,6 +46,18 @@ pub enum RouteKind {
     Tcp,
 }
 
+impl RouteKind {
+    /// As Kubernetes spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTPRoute",
+            Self::Grpc => "GRPCRoute",
+            Self::Tls => "TLSRoute",
+            Self::Tcp => "TCPRoute",
+        }
+    }
+}
+
 /// Kind, namespace and name of a route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {
@@ -59,13 +71,7 @@ pub struct RouteKey {
 
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            RouteKind::Http => "HTTPRoute",
-            RouteKind::Grpc => "GRPCRoute",
-            RouteKind::Tls => "TLSRoute",
-            RouteKind::Tcp => "TCPRoute",
-        };
-        write!(f, "{kind}/{}/{}", self.namespace, self.name)
+        write!(f, "{}/{}/{}", self.kind.name(), self.namespace, self.name)
     }
 }
 
@@ -78,6 +84,9 @@ pub struct Route {
     pub created: Arc<str>,
     /// The services whose traffic it routes; a service may be there with several ports.
     pub parents: Box<[RouteParent]>,
+    /// How many requests it may pass on, all its rules together.
+    #[serde(rename = "rateLimits", skip_serializing_if = "Option::is_none")]
+    pub rate_limits: Option<Arc<RateLimits>>,
     /// What it says.
     pub rules: Rules,
 }

@@ -75,6 +75,7 @@ pub fn service(name: &str, namespace: &str) -> Service {
         visibility: Visibility::Public,
         traffic: None,
         retry_constraint: None,
+        rate_limits: None,
         tls: Box::default(),
     }
 }
@@ -90,6 +91,7 @@ pub fn route(name: &str, namespace: &str, parent: &ServiceKey, rules: Vec<HttpRu
         key: RouteKey { kind: RouteKind::Http, namespace: namespace.into(), name: name.into() },
         created: "".into(),
         parents: [RouteParent { service: parent.clone(), port: None }].into(),
+        rate_limits: None,
         rules: Rules::Http(rules.into()),
     }
 }

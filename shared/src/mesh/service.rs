@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::identity::SpiffeId;
-use crate::mesh::{GatewayAddress, RetryConstraint, TrafficPolicies, TrafficPolicy};
+use crate::mesh::{GatewayAddress, RateLimits, RetryConstraint, TrafficPolicies, TrafficPolicy};
 use crate::tls::BackendTerms;
 
 /// Namespace and host name of a service.
@@ -196,6 +196,9 @@ pub struct Service {
     pub traffic: Option<Arc<TrafficPolicies>>,
     /// How many requests may be sent again; none is the default.
     pub retry_constraint: Option<RetryConstraint>,
+    /// How many requests may be made of it, where it was asked for; ztunnel ignores it, waypoints do
+    /// not.
+    pub rate_limits: Option<Arc<RateLimits>>,
     /// TLS that its applications speak, inside the tunnel too; those of one port first. ztunnel
     /// ignores it, waypoints do not.
     pub tls: Box<[PortTls]>,

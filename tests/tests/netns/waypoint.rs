@@ -17,6 +17,7 @@ mod http;
 mod http2;
 mod lab;
 mod lifecycle;
+mod limits;
 mod mesh_profile;
 mod outside;
 mod protocols;
@@ -63,6 +64,7 @@ pub(crate) fn cases() -> Vec<Case> {
         beside::CASES,
         envoy::CASES,
         outside::CASES,
+        limits::CASES,
         &resilience::cases(),
     ]
     .concat()

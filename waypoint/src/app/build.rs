@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Standings;
 use crate::config::Config;
+use crate::limits::Limiters;
 use crate::metrics::Repetitions;
 use crate::node::{self, Node};
 use crate::upstream::Answers;
@@ -73,6 +74,8 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
         .map_err(Failure::Metrics)?;
     let standings = Standings::default();
     standings.register(&registry).map_err(Failure::Metrics)?;
+    let limiters = Limiters::default();
+    limiters.register(&registry).map_err(Failure::Metrics)?;
     let (names, resolved) = watch::channel(Arc::<Answers>::default());
     let node = Arc::new(Node {
         config: node_config(&config),
@@ -86,6 +89,7 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
         pod: config.pod.clone(),
         certificates,
         standings,
+        limiters,
         requests: Requests::new(&registry).map_err(Failure::Metrics)?,
         repetitions: Repetitions::new(&registry).map_err(Failure::Metrics)?,
         traffic: Traffic::new(&registry).map_err(Failure::Metrics)?,

@@ -19,7 +19,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
         let reader = node.mesh.clone();
         move || list(&reader.load())
     };
-    let standings = node.standings.clone();
+    let (standings, limiters) = (node.standings.clone(), node.limiters.clone());
     let certificates = node.certificates.clone();
     let names = node.names.clone();
     let (verdicts, directory) = (feed.verdicts_changed(), feed.status());
@@ -33,6 +33,7 @@ pub(super) fn dump(config: &Config, node: &Arc<Node>, feed: &dir::Feed) -> Dump 
         .section("names", move || json!(names.borrow().list()))
         .section("policies", mesh(|mesh| dump::list(mesh.policies())))
         .section("destinations", move || standings.dump())
+        .section("rateLimits", move || limiters.dump())
         .section("certificates", move || dump::certificates(&certificates))
         .section("verdicts", move || json!(**verdicts.borrow()))
         .section("meshDirectory", move || json!(*directory.borrow()))

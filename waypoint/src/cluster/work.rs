@@ -9,6 +9,7 @@ use shared::mesh::{TrafficPolicy, Uid};
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Host, Overflow, Permit, Report, Resource, Standing, Verdict};
+use crate::respond::RATE_LIMITED;
 use crate::upstream::Endpoint;
 
 /// A try that counts as work of its endpoint, and as a request of its destination, until this is
@@ -126,8 +127,12 @@ impl Work {
     }
 }
 
-/// The status; of a gRPC call that ended with its head, what its own status means in HTTP.
+/// The status; of a gRPC call that ended with its head, what its own status means in HTTP. A rate
+/// limit that a proxy keeps in front of the application says nothing about its health.
 fn status<B>(response: &Response<B>) -> u16 {
+    if response.headers().contains_key(RATE_LIMITED) {
+        return 429;
+    }
     let grpc = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
     match grpc {
         // gRPC's table of statuses, as Envoy reads it: unknown, deadline exceeded, internal,

@@ -8,6 +8,7 @@ use shared::chain::Chain;
 
 use crate::cluster::Overflow;
 use crate::filters;
+use crate::limits::Limited;
 use crate::request::BadRequest;
 use crate::request::body::Broken;
 use crate::upstream;
@@ -30,6 +31,9 @@ pub enum Failure {
     /// The rule has a filter that cannot be honoured.
     #[error("rule cannot be honoured: {0}")]
     Filter(Arc<str>),
+    /// Too many came before it.
+    #[error(transparent)]
+    RateLimited(#[from] Limited),
     /// The path that the rule makes of it is too long.
     #[error(transparent)]
     Rewrite(filters::TooLong),

@@ -11,6 +11,7 @@ use shared::mesh::Retry;
 const GRPC_RETRIED: [&[u8]; 2] = [b"1", b"14"];
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 /// How [`PROXY_STATUS`] begins when a hop like this one has given up.
 const OURS: &[u8] = b"culvert;";
 
@@ -94,6 +95,8 @@ pub fn ended<B>(response: &Response<B>, retry: Option<&Retry>) -> Option<Ended> 
     let is_retried = retry.codes.contains(&response.status().as_u16())
         || says(GRPC_STATUS, &|status| GRPC_RETRIED.contains(&status));
     let given_up = says(PROXY_STATUS, &|status| status.starts_with(OURS));
+    // Envoy: what came too early is not helped by coming at once.
+    let given_up = given_up || headers.contains_key(RATE_LIMITED);
     (is_retried && !given_up).then_some(Ended::Answered)
 }
 
@@ -169,6 +172,7 @@ mod tests {
         assert_eq!(answer(503, None), Some(Ended::Answered));
         assert_eq!(answer(503, Some(("proxy-status", "other; details=x"))), Some(Ended::Answered));
         assert_eq!(answer(503, Some(("proxy-status", "culvert; details=UPSTREAM_CLOSED"))), None);
+        assert_eq!(answer(503, Some(("x-envoy-ratelimited", "true"))), None);
         assert_eq!(answer(500, None), None);
         for (status, expected) in [("14", true), ("1", true), ("0", false), ("4", false)] {
             let repeated = answer(200, Some(("grpc-status", status))).is_some();

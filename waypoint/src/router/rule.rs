@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use shared::mesh::{
-    self, Destination, HttpMatch, HttpRule, Retry, Route, RouteKey, RouteKind, Session, Timeouts,
+    self, Destination, HttpMatch, HttpRule, RateLimits, Retry, Route, RouteKey, RouteKind, Session,
+    Timeouts,
 };
 
 use crate::filters::{Filters, HeaderEdits};
@@ -51,6 +52,11 @@ impl Rule {
     /// Namespace and name of that route, for metrics and logs.
     pub fn label(&self) -> &Arc<str> {
         &self.label
+    }
+
+    /// How many requests its route may pass on.
+    pub fn rate_limits(&self) -> Option<&Arc<RateLimits>> {
+        self.route.rate_limits.as_ref()
     }
 
     /// Where its route is in memory: one that changes is another one.

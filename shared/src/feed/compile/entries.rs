@@ -82,6 +82,7 @@ fn service_entry<'a>(
             visibility: entry.visibility,
             traffic: None,
             retry_constraint: None,
+            rate_limits: None,
             tls: Box::default(),
         };
         compiled.services.insert(key.clone(), Arc::new(service));

@@ -78,7 +78,8 @@ impl Resolving<'_> {
         let (namespace, name) = (self.object.key.namespace.clone(), self.object.key.name.clone());
         let key = RouteKey { kind: read.kind, namespace, name };
         let created = self.object.created.clone();
-        (!parents.is_empty()).then(|| Route { key, created, parents: parents.into(), rules })
+        let (parents, rate_limits) = (parents.into_boxed_slice(), read.rate_limits.clone());
+        (!parents.is_empty()).then_some(Route { key, created, parents, rate_limits, rules })
     }
 
     fn rule(&mut self, read: &RuleRead) -> HttpRule {

@@ -74,8 +74,14 @@ pub(super) fn compile<'a>(world: &mut World<'a>, compiled: &mut Compiled) {
             visibility: Visibility::Public,
             traffic: None,
             retry_constraint: None,
+            rate_limits: service.rate_limits.clone(),
             tls: Box::default(),
         };
+        if built.rate_limits.is_some() && built.waypoint.is_none() {
+            let reason = "the service has no waypoint, and only one limits";
+            let verdict = object.verdict("metadata.annotations", Cause::Unsupported, reason);
+            world.verdicts.push(verdict);
+        }
         compiled.services.insert(key.clone(), Arc::new(built));
         match slices.remove(&(&object.key.namespace, &object.key.name)) {
             Some(slices) => {

@@ -14,6 +14,7 @@ use crate::mesh::{
 };
 
 mod attached;
+mod limited;
 mod secured;
 
 fn compile(text: &str) -> Compiled {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
-use crate::feed::object::{Kind, ObjectKey};
+use crate::feed::object::{Kind, ObjectKey, rates};
 use crate::feed::verdict::Cause;
 use crate::identity::is_dns1123_subdomain;
 use crate::mesh::RouteKind;
@@ -74,6 +74,10 @@ const FOREIGN: &[&str] = &[
 /// Prefixes whose labels and annotations are ours to account for.
 const OURS: &[&str] = &["culvert.dev/", "ambient.istio.io/", "istio.io/"];
 
+/// What requests are made of.
+const LIMITED: &[Kind] =
+    &[Kind::Service, Kind::Route(RouteKind::Http), Kind::Route(RouteKind::Grpc)];
+
 /// Labels and annotations that act, and on which kinds.
 const ACTING: &[(&str, &[Kind])] = &[
     ("istio.io/dataplane-mode", &[Kind::Namespace, Kind::Pod]),
@@ -90,6 +94,8 @@ const ACTING: &[(&str, &[Kind])] = &[
     ("culvert.dev/netns", &[Kind::Pod]),
     ("culvert.dev/require-waypoint", &[Kind::Pod]),
     ("culvert.dev/retry-delivered", &[Kind::Route(RouteKind::Http)]),
+    (rates::TOGETHER, LIMITED),
+    (rates::PER_CALLER, LIMITED),
 ];
 
 /// Ours, but written by control planes for themselves.

@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
-use crate::feed::object::Head;
+use crate::feed::object::{Head, rates};
 use crate::feed::verdict::Cause;
-use crate::mesh::{HttpMatch, HttpRule, RouteFilters, RouteKind, Timeouts};
+use crate::mesh::{HttpMatch, HttpRule, RateLimits, RouteFilters, RouteKind, Timeouts};
 
 pub(crate) use reference::{BackendKind, BackendRef, ParentKind, ParentRef};
 
@@ -30,6 +30,7 @@ pub(crate) use reference::{BackendKind, BackendRef, ParentKind, ParentRef};
 pub(crate) struct RouteObject {
     pub(crate) kind: RouteKind,
     pub(crate) parents: Vec<ParentRef>,
+    pub(crate) rate_limits: Option<Arc<RateLimits>>,
     pub(crate) rules: RulesRead,
 }
 
@@ -108,7 +109,10 @@ impl RouteObject {
             RouteKind::Grpc => RulesRead::Http(grpc::rules(&spec, head, intern)),
             RouteKind::Tls | RouteKind::Tcp => tcp::rules(kind, &spec, namespace, intern),
         };
-        Some(Self { kind, parents, rules })
+        // Of the others the head says that it has no effect.
+        let limited = matches!(kind, RouteKind::Http | RouteKind::Grpc);
+        let rate_limits = limited.then(|| rates::read(root)).flatten();
+        Some(Self { kind, parents, rate_limits, rules })
     }
 }
 

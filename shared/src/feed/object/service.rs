@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
-use crate::feed::object::{Head, Labels, UseWaypoint};
+use crate::feed::object::{Head, Labels, UseWaypoint, rates};
 use crate::feed::verdict::Cause;
-use crate::mesh::{AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, Scope};
+use crate::mesh::{
+    AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, RateLimits, Scope,
+};
 
 /// A Kubernetes service.
 #[derive(Debug, Clone)]
@@ -20,6 +22,7 @@ pub(crate) struct KubeService {
     pub(crate) health_policy: HealthPolicy,
     pub(crate) ip_families: IpFamilies,
     pub(crate) waypoint: UseWaypoint,
+    pub(crate) rate_limits: Option<Arc<RateLimits>>,
 }
 
 /// A port of a Kubernetes service.
@@ -80,6 +83,7 @@ impl KubeService {
             health_policy: if unready { HealthPolicy::AllowAll } else { HealthPolicy::OnlyHealthy },
             ip_families: families(&spec),
             waypoint: head.waypoint.clone(),
+            rate_limits: rates::read(root),
         })
     }
 }
