@@ -9,6 +9,6 @@ use std::process::ExitCode;
 static ALLOCATOR: shared::allocator::Allocator = shared::allocator::Allocator;
 
 fn main() -> ExitCode {
-    shared::allocator::release_at_once();
+    shared::allocator::release_later();
     benches::latency::main()
 }

@@ -11,7 +11,7 @@ use tokio::task::LocalSet;
 static ALLOCATOR: shared::allocator::Allocator = shared::allocator::Allocator;
 
 fn round_trips(criterion: &mut Criterion) {
-    shared::allocator::release_at_once();
+    shared::allocator::release_later();
     let runtime = Builder::new_current_thread().enable_all().build().expect("an event loop");
     let local = LocalSet::new();
     let mut connection = local.block_on(&runtime, async {

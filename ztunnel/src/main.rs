@@ -8,6 +8,6 @@ static ALLOCATOR: shared::allocator::Allocator = shared::allocator::Allocator;
 
 fn main() -> ExitCode {
     #[cfg(feature = "mimalloc")]
-    shared::allocator::release_at_once();
+    shared::allocator::release_later();
     ztunnel::app::main()
 }

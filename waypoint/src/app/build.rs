@@ -68,6 +68,8 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
     // A tunnel stays on its worker, and the tunnels of a node last: all workers from the start.
     let workers = Workers::start(workers::Config { initial: limit, limit, ..Default::default() })
         .map_err(Failure::Workers)?;
+    #[cfg(feature = "mimalloc")]
+    shared::allocator::release_regularly(&workers);
     let registry = Registry::default();
     let version = &config.process.istio_version;
     shared::telemetry::process::register(&registry, "waypoint", version, &workers)

@@ -75,6 +75,8 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
     let limit = config.process.workers;
     let workers = Workers::start(workers::Config { limit, ..Default::default() })
         .map_err(process::Failure::Workers)?;
+    #[cfg(feature = "mimalloc")]
+    shared::allocator::release_regularly(&workers);
     let registry = Registry::default();
     shared::telemetry::process::register(
         &registry,
