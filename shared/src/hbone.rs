@@ -10,6 +10,7 @@
 //!
 //! Not here: who may connect (`authz`), where to (`ztunnel::outbound`), certificates (`tls`).
 
+mod budget;
 mod client;
 mod connection;
 mod driver;
@@ -24,11 +25,13 @@ mod stream;
 mod tests;
 mod transport;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderMap;
 
+pub use budget::Budget;
 pub use client::{Client, client};
 pub use driver::Driver;
 pub use engine::{ConnectionError, Reason};
@@ -81,9 +84,11 @@ pub struct Response {
 }
 
 /// Limits of one connection. The defaults are those of Istio's ztunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// How much a peer may send on one stream before we read it. Default 4 MiB.
+    /// How much a peer may send on one stream before we read it, at most. Default 4 MiB. A stream
+    /// begins with 256 KiB of it, and gets more while its reader keeps up and that holds the peer
+    /// back.
     pub stream_window_bytes: u32,
     /// The same for all streams together. Default 16 MiB: with both equal one unread stream
     /// would block all others. Values below 64 KiB count as 64 KiB.
@@ -108,9 +113,18 @@ pub struct Config {
     pub answer_timeout: Duration,
     /// Bytes that wait to be written before senders must wait, too. Default 256 KiB.
     pub output_limit_bytes: usize,
+    /// Bounds what the windows of several connections grow by. Default none: each to its own limit.
+    pub budget: Option<Arc<Budget>>,
 }
 
+/// What a stream's window begins with.
+const FIRST_WINDOW_BYTES: u32 = 256 << 10;
+
 impl Config {
+    fn first_window_bytes(&self) -> u32 {
+        self.stream_window_bytes.min(FIRST_WINDOW_BYTES)
+    }
+
     /// Defaults of the opening side.
     pub fn client() -> Self {
         Self {
@@ -124,6 +138,7 @@ impl Config {
             preface_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
             output_limit_bytes: 256 << 10,
+            budget: None,
         }
     }
 

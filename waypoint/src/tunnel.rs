@@ -170,7 +170,7 @@ async fn handshake(
 }
 
 async fn serve_streams(tunnel: Tunnel, stream: tls::Stream) -> Result<(), AcceptError> {
-    let mut server = Server::new(stream, tunnel.worker.config().tunnel_server);
+    let mut server = Server::new(stream, tunnel.worker.config().tunnel_server.clone());
     let draining = tunnel.drain.draining();
     let tunnel = Rc::new(tunnel);
     let each = Rc::clone(&tunnel);

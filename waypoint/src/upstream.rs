@@ -96,7 +96,7 @@ impl Upstream {
     /// No connections yet.
     pub fn new(config: &Config) -> Self {
         Self {
-            tunnels: Pool::with_idle_timeout(config.tunnel_client, config.tunnel_idle),
+            tunnels: Pool::with_idle_timeout(config.tunnel_client.clone(), config.tunnel_idle),
             pool: Rc::new(pool::Connections::new(config.upstream_idle)),
             clusters: clusters::Clusters::default(),
             giving_way: RefCell::default(),

@@ -125,6 +125,7 @@ fn pod_limits<S: Source>(read: &mut Reader<'_, S>) -> Limits {
     Limits {
         connections: read.count(settings::POD_CONNECTIONS, default.connections),
         per_second: read.count(settings::POD_CONNECTION_RATE, default.per_second),
+        window_bytes: read.count(settings::POD_WINDOW, default.window_bytes),
     }
 }
 

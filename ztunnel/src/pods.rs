@@ -24,6 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use shared::drain;
+use shared::hbone;
 use shared::identity::SpiffeId;
 use shared::mesh::Uid;
 use tokio::net::TcpStream;
@@ -64,9 +65,18 @@ pub struct Pod {
     pub ips: Vec<IpAddr>,
     /// Opens connections as this pod.
     pub sockets: Sockets,
+    /// What the windows of its tunnels may grow by; none for no limit.
+    pub windows: Option<Arc<hbone::Budget>>,
     /// Draining: the process ends, tell peers (GOAWAY) and finish what is there. Forced: the pod
     /// has left or time is up, end at once; what has not ended in the same turn is dropped.
     pub drain: drain::Watch,
+}
+
+impl Pod {
+    /// `config` for tunnels from or to this pod.
+    pub(crate) fn tunnel(&self, config: &hbone::Config) -> hbone::Config {
+        hbone::Config { budget: self.windows.clone(), ..config.clone() }
+    }
 }
 
 /// Which of a pod's listeners a connection came to.

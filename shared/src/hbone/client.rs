@@ -17,9 +17,10 @@ use super::{Config, Request, Response};
 /// Makes a client connection over `transport`. The second value must be polled (spawned on the
 /// same worker) for anything to happen; it ends when no handle and no stream is left.
 pub fn client<T: Transport + Unpin>(transport: T, config: Config) -> (Client, Driver<T>) {
+    let answer_timeout = config.answer_timeout;
     let connection = Connection::new(Engine::client(config, Instant::now()));
     let driver = Driver::new(transport, Rc::clone(&connection), Role::Client);
-    (Client::new(connection, config.answer_timeout), driver)
+    (Client::new(connection, answer_timeout), driver)
 }
 
 /// Opens streams. Cheap to clone; stays on its worker.

@@ -33,7 +33,7 @@ use self::input::Input;
 use self::keepalive::Keepalive;
 use self::receive::Block;
 pub(crate) use self::streams::NumberHasher;
-use self::streams::{DEFAULT_WINDOW, Half, ReceiveWindow, SendWindow, Stream, Streams};
+use self::streams::{DEFAULT_WINDOW, Half, Millis, ReceiveWindow, SendWindow, Stream, Streams};
 use super::hpack;
 use super::{BadRequest, Config, Request, Response};
 
@@ -186,6 +186,9 @@ struct Wire {
     preface_deadline: Option<Instant>,
     /// The window new streams are counted from: ours, once our SETTINGS are acknowledged.
     initial_receive_bytes: u32,
+    began: Instant,
+    /// When something was received last.
+    received: Millis,
 }
 
 impl Engine {
@@ -212,13 +215,15 @@ impl Engine {
             keepalive: Keepalive::new(config.ping_interval, config.ping_timeout, now),
             preface_deadline: Some(now + config.preface_timeout),
             initial_receive_bytes: DEFAULT_WINDOW,
+            began: now,
+            received: Millis::default(),
         };
         let mut output = BytesMut::new();
         if role == Role::Client {
             output.extend_from_slice(PREFACE);
         }
         settings::write(&config, role, &mut output);
-        let mut receive = ReceiveWindow::new(DEFAULT_WINDOW);
+        let mut receive = ReceiveWindow::new(DEFAULT_WINDOW, Millis::default());
         if let Some(increment @ 1..) = config.connection_window_bytes.checked_sub(DEFAULT_WINDOW) {
             write_window_update(&mut output, StreamId::CONNECTION, increment);
             receive.shift(i64::from(increment));
@@ -226,9 +231,9 @@ impl Engine {
         Self {
             role,
             peer: settings::Peer::assumed(&config),
-            config,
             wire,
-            streams: Streams::new(),
+            streams: Streams::new(config.budget.clone()),
+            config,
             send: SendWindow::new(DEFAULT_WINDOW),
             receive,
             events: VecDeque::new(),
@@ -373,14 +378,12 @@ impl Engine {
     /// the connection's window still holds their bytes.
     pub fn consume(&mut self, id: StreamId, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if let Some(stream) = self.streams.get_mut(id)
-            && stream.remote == Half::Open
-            && let Some(more) = stream.receive.consume(bytes, self.config.stream_window_bytes)
-        {
+        let now = self.wire.received;
+        let most = self.config.stream_window_bytes;
+        if let Some(more) = self.streams.consume(id, bytes, now, most) {
             write_window_update(&mut self.output, id, more);
         }
-        let window = self.config.connection_window_bytes.max(DEFAULT_WINDOW);
-        if let Some(more) = self.receive.consume(bytes, window) {
+        if let Some(more) = self.receive.consume(bytes, now, |_| 0) {
             write_window_update(&mut self.output, StreamId::CONNECTION, more);
         }
     }
@@ -390,7 +393,8 @@ impl Engine {
             local,
             remote,
             send: SendWindow::new(self.peer.initial_window_bytes),
-            receive: ReceiveWindow::new(self.wire.initial_receive_bytes),
+            receive: ReceiveWindow::new(self.wire.initial_receive_bytes, self.wire.received),
+            granted: 0,
         };
         self.streams.insert(id, stream);
     }

@@ -351,7 +351,7 @@ where
     if shared.draining.get() {
         return;
     }
-    let (client, driver) = client(transport, shared.config);
+    let (client, driver) = client(transport, shared.config.clone());
     let key = landing.key.clone();
     let id = shared.add(&key, client, peer);
     let idle_timeout = shared.idle_timeout;

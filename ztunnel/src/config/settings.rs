@@ -33,6 +33,13 @@ pub(super) const POD_CONNECTION_RATE: &Setting = &Setting::new(
     "N",
     "new connections of one pod per second, more wait; 0: no limit [default: 5000]",
 );
+pub(super) const POD_WINDOW: &Setting = &Setting::new(
+    "pod-window",
+    "CULVERT_POD_WINDOW",
+    &[],
+    "BYTES",
+    "what the windows of one pod's streams may grow by together; 0: no limit [default: 268435456]",
+);
 const LISTEN: &Setting =
     &Setting::new("listen", "CULVERT_LISTEN", &[], "ADDR", "where the authority listens");
 const LEAF_TTL: &Setting = &Setting::new(
@@ -60,6 +67,7 @@ pub const RUN: &[&Setting] = &[
     DEDICATED,
     POD_CONNECTIONS,
     POD_CONNECTION_RATE,
+    POD_WINDOW,
 ];
 
 /// Settings of `ztunnel ca`.

@@ -77,7 +77,8 @@ async fn accept(
 assert_size!(accept, fn(_, _, _) -> _, 3_968);
 
 async fn serve_streams(tunnel: Tunnel, stream: tls::Stream) -> Result<(), AcceptError> {
-    let mut server = Server::new(stream, tunnel.worker.config().tunnel_server);
+    let config = tunnel.pod.tunnel(&tunnel.worker.config().tunnel_server);
+    let mut server = Server::new(stream, config);
     let draining = tunnel.pod.drain.draining();
     let tunnel = Rc::new(tunnel);
     let each = Rc::clone(&tunnel);

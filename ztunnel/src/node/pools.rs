@@ -36,7 +36,8 @@ impl Pools {
         if let Some(pool) = self.by_pod.borrow().get(&pod.uid) {
             return pool.clone();
         }
-        let pool = TunnelPool::with_idle_timeout(config.tunnel_client, config.tunnel_idle);
+        let pool =
+            TunnelPool::with_idle_timeout(pod.tunnel(&config.tunnel_client), config.tunnel_idle);
         self.by_pod.borrow_mut().insert(pod.uid.clone(), pool.clone());
         let (by_pod, uid, forced) = (Rc::clone(&self.by_pod), pod.uid.clone(), pod.drain.forced());
         // A pod that returns under the same id is another pod: its tunnels are its own.

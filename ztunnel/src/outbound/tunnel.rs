@@ -103,7 +103,8 @@ async fn within(
         .map_err(|error| failed(dial::Error::Tls(error)))?;
     let network = HeaderValue::from_str(&call.source.network);
     request.headers.insert(FORWARDED_NETWORK, network.unwrap_or(HeaderValue::from_static("")));
-    let (client, driver) = hbone::client(stream, call.worker.config().tunnel_client);
+    let (client, driver) =
+        hbone::client(stream, call.pod.tunnel(&call.worker.config().tunnel_client));
     // Ends with its only stream, since the client is dropped below.
     tokio::task::spawn_local(async move {
         if let Err(error) = driver.await {

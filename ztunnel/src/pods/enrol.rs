@@ -157,20 +157,23 @@ impl Enrolment {
             Place::Here => Sockets::here(None),
         }
         .with(means.sockets);
+        let workload = PodName {
+            namespace: Arc::clone(&local.namespace),
+            name: Arc::clone(&local.name),
+            service_account: Arc::clone(&local.service_account),
+        };
+        let share = Arc::new(Share::new(workload.clone(), means.limits, means.waits.clone()));
         let pod = Arc::new(Pod {
             uid: local.uid.clone(),
-            workload: PodName {
-                namespace: Arc::clone(&local.namespace),
-                name: Arc::clone(&local.name),
-                service_account: Arc::clone(&local.service_account),
-            },
+            workload,
             identity,
             ips: local.ips.to_vec(),
             sockets,
+            windows: share.windows(),
             drain: watch,
         });
         let enrolment = Self { pod, place, trigger };
-        enrolment.listen(&means)?;
+        enrolment.listen(&means, &share)?;
         if let Err(error) = enrolment.capture(&local, means.ports).await {
             enrolment.close().await;
             return Err(error);
@@ -185,7 +188,7 @@ impl Enrolment {
         Ok(enrolment)
     }
 
-    fn listen<S: Serve>(&self, means: &Means<S>) -> Result<(), Error> {
+    fn listen<S: Serve>(&self, means: &Means<S>, share: &Arc<Share>) -> Result<(), Error> {
         let bind = |side| {
             let port = match side {
                 Side::Outbound => means.ports.outbound,
@@ -199,12 +202,10 @@ impl Enrolment {
         };
         // All are bound before any accepts: a failure then costs no connection.
         let bound = Side::ALL.into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        let waits = means.waits.clone();
-        let share = Arc::new(Share::new(self.pod.workload.clone(), means.limits, waits));
         for (side, listener) in bound {
             Door {
                 side,
-                share: Arc::clone(&share),
+                share: Arc::clone(share),
                 pod: Arc::clone(&self.pod),
                 workers: means.workers.clone(),
                 serve: Arc::clone(&means.serve),

@@ -1,8 +1,9 @@
-//! What one pod may take of its node: open connections, and new ones per second.
+//! What one pod may take of its node: open connections, new ones per second, and memory for what
+//! its applications do not read.
 //!
-//! Invariants: a pod at a limit waits in its own accept queue, and nobody else waits with it;
-//! nothing that was accepted is refused because of a limit; who waits is named by a metric and in
-//! the log.
+//! Invariants: a pod at a limit waits in its own accept queue, or gets less window for its streams,
+//! and nobody else waits with it; nothing that was accepted is refused because of a limit; who is
+//! held back is named by a metric and in the log.
 //! Not here: the turn that each accept loop has before others get theirs (`accept`).
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::IntCounterVec;
+use shared::hbone::Budget;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -26,6 +28,10 @@ pub struct Limits {
     /// what two CPUs carried at most in the committed benchmark. Far below, rollouts and batch jobs
     /// slow down.
     pub per_second: u32,
+    /// Bytes that the windows of its tunnel streams may grow by together, beyond the 256 KiB that
+    /// each begins with; 0 for no limit. Default 256 MiB: 68 streams at full window. More, and slow
+    /// readers of one pod can fill the node's memory; less slows down distant bulk.
+    pub window_bytes: u64,
 }
 
 impl Default for Limits {
@@ -33,17 +39,27 @@ impl Default for Limits {
         // The soft limit is raised to the hard one at the start.
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
         let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok());
-        Self { connections: descriptors.unwrap_or(1 << 20) / 2, per_second: 5_000 }
+        Self {
+            connections: descriptors.unwrap_or(1 << 20) / 2,
+            per_second: 5_000,
+            window_bytes: 256 << 20,
+        }
     }
 }
 
-/// A pod's share, used up by its accept loops.
+/// A pod's share, used up by its accept loops and by the tunnels that they lead to.
 pub(super) struct Share {
-    pod: PodName,
     open: Option<Arc<Semaphore>>,
     rate: Option<Mutex<Bucket>>,
+    windows: Option<Arc<Budget>>,
+    told: Arc<Told>,
+}
+
+/// Names a pod that is at a limit.
+struct Told {
+    pod: PodName,
     waits: IntCounterVec,
-    told: Mutex<Option<Instant>>,
+    last: Mutex<Option<Instant>>,
 }
 
 /// One accepted connection's part of the share; dropped with the connection.
@@ -57,6 +73,7 @@ pub(super) struct Place(
 enum Limit {
     Connections,
     PerSecond,
+    Windows,
 }
 
 /// A pod that stays at a limit is told of this often.
@@ -68,7 +85,17 @@ impl Share {
             .then(|| Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))));
         let rate = (limits.per_second > 0)
             .then(|| Mutex::new(Bucket::new(limits.per_second, Instant::now())));
-        Self { pod, open, rate, waits, told: Mutex::new(None) }
+        let told = Arc::new(Told { pod, waits, last: Mutex::new(None) });
+        let windows = (limits.window_bytes > 0).then(|| {
+            let told = Arc::clone(&told);
+            Arc::new(Budget::new(limits.window_bytes, move || told.tell(Limit::Windows)))
+        });
+        Self { open, rate, windows, told }
+    }
+
+    /// What the windows of the pod's tunnels may grow by.
+    pub(super) fn windows(&self) -> Option<Arc<Budget>> {
+        self.windows.clone()
     }
 
     /// Waits until the pod may have one more connection.
@@ -82,7 +109,7 @@ impl Share {
             place = match free {
                 Ok(free) => Some(free),
                 Err(_) => {
-                    self.tell(Limit::Connections);
+                    self.told.tell(Limit::Connections);
                     // The semaphore is never closed.
                     Arc::clone(open).acquire_owned().await.ok()
                 }
@@ -90,25 +117,27 @@ impl Share {
         }
         let due = self.rate.as_ref().and_then(|rate| rate.lock().take(Instant::now()));
         if let Some(due) = due {
-            self.tell(Limit::PerSecond);
+            self.told.tell(Limit::PerSecond);
             tokio::time::sleep_until(due).await;
         }
         Place(place)
     }
+}
 
+impl Told {
     fn tell(&self, limit: Limit) {
-        let limit = match limit {
-            Limit::Connections => "connections",
-            Limit::PerSecond => "per_second",
+        let (limit, what) = match limit {
+            Limit::Connections => ("connections", "its new connections wait"),
+            Limit::PerSecond => ("per_second", "its new connections wait"),
+            Limit::Windows => ("window_bytes", "its streams get no more window"),
         };
         let PodName { namespace, name, .. } = &self.pod;
         self.waits.with_label_values(&[&**namespace, &**name, limit]).inc();
         let now = Instant::now();
-        let mut told = self.told.lock();
-        if told.is_none_or(|told| now - told >= TELL_EVERY) {
-            *told = Some(now);
-            tracing::warn!(pod = %self.pod, limit,
-                "the pod is at a limit of its share, its new connections wait");
+        let mut last = self.last.lock();
+        if last.is_none_or(|last| now - last >= TELL_EVERY) {
+            *last = Some(now);
+            tracing::warn!(pod = %self.pod, limit, "the pod is at a limit of its share, {what}");
         }
     }
 }
@@ -143,6 +172,8 @@ mod tests {
     use super::*;
     use crate::pods::status::waits;
 
+    const UNLIMITED: Limits = Limits { connections: 0, per_second: 0, window_bytes: 0 };
+
     fn share(limits: Limits) -> Share {
         let pod = PodName {
             namespace: "shop".into(),
@@ -153,12 +184,12 @@ mod tests {
     }
 
     fn waited(share: &Share, limit: &str) -> u64 {
-        share.waits.with_label_values(&["shop", "web-0", limit]).get()
+        share.told.waits.with_label_values(&["shop", "web-0", limit]).get()
     }
 
     #[tokio::test(start_paused = true)]
     async fn at_the_limit_of_connections_the_next_waits_for_one_to_end() {
-        let share = share(Limits { connections: 2, per_second: 0 });
+        let share = share(Limits { connections: 2, ..UNLIMITED });
         let (first, _second) = (share.place().await, share.place().await);
         assert_eq!(waited(&share, "connections"), 0);
         let (third, ()) = tokio::join!(share.place(), async { drop(first) });
@@ -170,7 +201,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_and_what_is_beyond_it_comes_at_the_rate() {
-        let share = share(Limits { connections: 0, per_second: 100 });
+        let share = share(Limits { per_second: 100, ..UNLIMITED });
         let start = Instant::now();
         for _ in 0..100 {
             let _ = share.place().await;
@@ -186,7 +217,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_limits_nobody_waits() {
-        let share = share(Limits { connections: 0, per_second: 0 });
+        let share = share(UNLIMITED);
         let mut places = Vec::new();
         for _ in 0..10_000 {
             places.push(share.place().await);

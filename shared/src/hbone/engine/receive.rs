@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::frame::{Header, Reason, StreamId, flag, kind};
 use super::head::{Asked, Head};
 use super::input::Item;
-use super::streams::Half;
+use super::streams::{Half, Millis};
 use super::{BadRequest, ConnectionError, Engine, Event, Role, Violation, write_ping, write_reset};
 use crate::hbone::hpack::ListSize;
 
@@ -35,6 +35,7 @@ impl Engine {
     /// # Errors
     /// The connection is over: write the output (a GOAWAY) and close.
     pub fn receive(&mut self, mut bytes: Bytes, now: Instant) -> Result<(), ConnectionError> {
+        self.wire.received = Millis::between(self.wire.began, now);
         while !self.closing.has_failed() {
             let step = match self.wire.input.next(&mut bytes) {
                 Ok(None) => return Ok(()),
@@ -347,7 +348,7 @@ impl Engine {
         self.wire.flood.idle_frame(now)?;
         if header.has(flag::ACK) {
             exactly(header, 0)?;
-            let ours = self.config.stream_window_bytes;
+            let ours = self.config.first_window_bytes();
             let shift = i64::from(ours) - i64::from(self.wire.initial_receive_bytes);
             self.wire.initial_receive_bytes = ours;
             for (_, stream) in self.streams.iter_mut() {

@@ -68,7 +68,7 @@ impl Peer {
 /// Our SETTINGS frame.
 pub(super) fn write(config: &Config, role: Role, output: &mut BytesMut) {
     let mut values = vec![
-        (INITIAL_WINDOW_SIZE, config.stream_window_bytes),
+        (INITIAL_WINDOW_SIZE, config.first_window_bytes()),
         (MAX_FRAME_SIZE, config.max_frame_bytes),
         (MAX_HEADER_LIST_SIZE, config.max_header_list_bytes),
     ];

@@ -99,7 +99,15 @@ impl World {
         let (ip, sockets) = (self.ip(host), Sockets::here(None));
         let ips = vec![ip];
         Ok(TestPod {
-            pod: Arc::new(Pod { uid, workload, identity, ips, sockets, drain: watch }),
+            pod: Arc::new(Pod {
+                uid,
+                workload,
+                identity,
+                ips,
+                sockets,
+                windows: None,
+                drain: watch,
+            }),
             ip,
         })
     }
