@@ -25,10 +25,11 @@ pub use gateway::Gateway;
 pub use publish::{Reader, Writer, writer};
 pub use rate::{Rate, RateLimits, RateUnit};
 pub use route::{
-    Backend, Cors, Destination, HeaderChanges, HeaderMatch, HttpMatch, HttpRule, Mirror,
-    OriginMatch, PathChange, PathMatch, Pattern, PatternError, QueryMatch, Redirect,
-    RedirectScheme, Retry, RetryConstraint, Rewrite, Route, RouteFilters, RouteKey, RouteKind,
-    RouteParent, Rules, Session, SessionKind, Target, TcpRule, Timeouts, ValueMatch,
+    Abort, AbortStatus, Backend, Cors, Delay, Destination, DirectResponse, Fault, Further,
+    HeaderChanges, HeaderMatch, HttpMatch, HttpRule, Mirror, OriginMatch, Others, PathChange,
+    PathMatch, Pattern, PatternError, QueryMatch, Redirect, RedirectPort, RedirectScheme, Retry,
+    RetryConstraint, Rewrite, Route, RouteFilters, RouteKey, RouteKind, RouteParent, Rules,
+    Session, SessionKind, Substitution, SubstitutionError, Target, TcpRule, Timeouts, ValueMatch,
 };
 pub use service::{
     AppProtocol, Balancing, BalancingMode, HealthPolicy, IpFamilies, Locality, NetworkAddr,

@@ -1,4 +1,4 @@
-//! One port of a service, as requests meet it: its endpoints, what its `DestinationRule` allows, and
+//! One port of a service, or of a subset of it, as requests meet it: its endpoints, what its `DestinationRule` allows, and
 //! who is left out.
 //!
 //! Invariants: made once per change of the mesh and worker; what several workers must agree on is in
@@ -6,6 +6,7 @@
 //! Not here: connections (`upstream`), when to try again (`request::attempt`).
 //! Source: spec L7 §3.3 to §3.5, §3.10.
 
+mod aim;
 mod circuit;
 mod local;
 mod nearness;
@@ -20,14 +21,16 @@ use std::sync::Arc;
 
 use shared::balance::Loads;
 use shared::mesh::{
-    Balancer, HashKey, Limits, Mesh, OutlierDetection, Service, TrafficPolicy, Uid, Upgrade,
+    Balancer, HashKey, Limits, Mesh, OutlierDetection, TrafficPolicy, Uid, Upgrade,
 };
 
+pub(crate) use self::aim::Aim;
 pub use self::circuit::{Circuit, Overflow, Permit, Resource};
 use self::local::Local;
 pub(crate) use self::local::Locals;
 pub(crate) use self::order::Wish;
 pub use self::outliers::{Host, Outliers, Reason, Report, State, Verdict};
+pub(crate) use self::standing::has_policy;
 pub use self::standing::{Standing, Standings};
 pub(crate) use self::work::Work;
 use crate::tunnel::Client;
@@ -67,18 +70,19 @@ impl Cluster {
         })
     }
 
-    /// The endpoints of a port of `service`, under its rule.
+    /// The endpoints that `aim` means, under its rule.
     pub(crate) fn new(
         mesh: &Mesh,
-        (service, port): (&Service, u16),
+        aim: Aim<'_>,
         endpoints: Box<[Endpoint]>,
         client: &Client,
         locals: &Locals,
     ) -> Rc<Self> {
         let worker = &client.worker;
         let standings = &worker.node.standings;
-        let policy = service.policy(port).cloned();
-        let standing = policy.as_ref().map(|_| standings.of(&service.key, port));
+        let policy = aim.policy().cloned();
+        let destination = aim.destination();
+        let standing = policy.as_ref().map(|_| standings.of(&destination));
         let watches = policy.as_ref().is_some_and(|policy| policy.outliers.is_some());
         let hosts = standing.iter().filter(|_| watches).flat_map(|standing| {
             let names: Vec<Uid> = endpoints.iter().map(name).collect();
@@ -89,10 +93,10 @@ impl Cluster {
         let hosts = hosts.map(watched).collect();
         let local = match &policy {
             None => Local::plain(&worker.loads),
-            Some(policy) => locals.of((&service.key, port), policy, &endpoints, &worker.loads),
+            Some(policy) => locals.of(destination, policy, &endpoints, &worker.loads),
         };
         let levels = policy.as_ref().map_or_else(Box::default, |policy| {
-            nearness::levels(&client.own, service, policy, &endpoints)
+            nearness::levels(&client.own, aim.service, policy, &endpoints)
         });
         Rc::new(Self { endpoints, policy, standing, hosts, levels, local })
     }

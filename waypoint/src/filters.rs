@@ -1,7 +1,7 @@
 //! What a rule does to requests and responses. Pure: no I/O, no clock, no chance of its own.
 //!
 //! The order is fixed, whatever the order in the route (spec L7 §2.5): refused, CORS preflight,
-//! request headers, redirect or rewrite, mirrors; then the chosen backend's request headers. Of
+//! request headers, redirect, direct answer or rewrite, mirrors; then the chosen backend's request headers. Of
 //! responses: the backend's headers, the rule's headers, CORS.
 //! Not here: reading and checking (`shared::feed`), sending (`upstream`).
 
@@ -14,13 +14,13 @@ mod rewrite;
 
 use std::sync::Arc;
 
-use shared::mesh::{self, RouteFilters};
+use shared::mesh::{self, DirectResponse, RouteFilters};
 
 pub use cors::Cors;
 pub use headers::HeaderEdits;
 pub use mirror::Mirror;
 pub use redirect::Redirect;
-pub use rewrite::{Rewrite, TooLong};
+pub use rewrite::{NoPath, Rewrite};
 
 /// The filters of one rule.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +33,8 @@ pub struct Filters {
     pub redirect: Option<Box<Redirect>>,
     /// Requests are sent under another address.
     pub rewrite: Option<Box<Rewrite>>,
+    /// Requests are answered so.
+    pub direct: Option<Box<DirectResponse>>,
     /// Backends that get copies.
     pub mirrors: Box<[Mirror]>,
     /// Browsers of other origins are answered.
@@ -49,6 +51,7 @@ impl Filters {
             response_headers: HeaderEdits::of_responses(&filters.response_headers),
             redirect: filters.redirect.clone().map(|one| Box::new(Redirect::new(one))),
             rewrite: filters.rewrite.clone().map(|one| Box::new(Rewrite::new(one))),
+            direct: filters.direct.clone().map(Box::new),
             mirrors: mirrors.iter().filter_map(Mirror::new).collect(),
             cors: filters.cors.clone().map(|one| Box::new(Cors::new(one))),
             refused: filters.refused.clone(),

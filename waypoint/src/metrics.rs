@@ -3,6 +3,7 @@
 //! Not here: names and text (`shared::telemetry`), causes (`outcome`).
 //! Source: spec L7 §5.1, §5.3.
 
+mod faults;
 mod repetitions;
 
 use std::fmt::Display;
@@ -14,6 +15,7 @@ use shared::telemetry::access::{Bytes, Direction, End, Failure, Record, RequestR
 use shared::telemetry::requests::{Labels, Measured};
 use shared::telemetry::traffic::{self, Party, Security};
 
+pub use self::faults::{FaultKind, Faults};
 pub use self::repetitions::{Repetition, Repetitions};
 
 use crate::node::OnWorker;
@@ -30,7 +32,8 @@ pub(crate) fn told(story: &Story) {
         request_bytes: story.received.bytes(),
         response_bytes: story.response_bytes,
     };
-    let flag = story.failure.as_ref().map(|(outcome, _)| outcome.flag());
+    let flag = story.flags();
+    let flag = flag.as_deref();
     let endpoint = story.endpoint.as_ref();
     let code = story.status.to_string();
     let labels = Labels {
@@ -74,7 +77,7 @@ pub(crate) fn told(story: &Story) {
         duration: measured.duration,
         connection: connection.as_deref(),
         failure: story
-            .failure
+            .cause()
             .as_ref()
             .map(|(outcome, error)| Failure { cause: outcome.code(), error }),
     });

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Standings};
 use crate::limits::Limiters;
-use crate::metrics::Repetitions;
+use crate::metrics::{Faults, Repetitions};
 use crate::permits;
 use crate::resilience::budget::Budgets;
 use crate::router::Router;
@@ -122,6 +122,8 @@ pub struct Node {
     pub requests: Requests,
     /// Counters of requests that were sent again, or not.
     pub repetitions: Repetitions,
+    /// Counters of failures that were made on purpose.
+    pub faults: Faults,
     /// Counters of what is not HTTP.
     pub traffic: traffic::Traffic,
     /// Where finished requests and connections are told.

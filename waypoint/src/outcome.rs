@@ -98,10 +98,13 @@ outcomes! {
     POLICY_CHANGED, Downstream, "-", 403;
     ROUTE_NOT_FOUND, Mesh, "NR", 404;
     RATE_LIMITED, Downstream, "RL", 429;
+    FAULT_DELAYED, Mesh, "DI", 0;
+    FAULT_ABORTED, Mesh, "FI", 0;
     FILTER_UNSUPPORTED, Mesh, "NC", 500;
     BACKEND_INVALID, Mesh, "NC", 500;
     BACKENDS_MISSING, Mesh, "NC", 500;
     BACKEND_UNKNOWN, Mesh, "NC", 503;
+    SUBSET_UNKNOWN, Mesh, "NC", 503;
     NO_HEALTHY_UPSTREAM, Upstream, "UH", 503;
     UPSTREAM_OVERFLOW, Mesh, "UO", 503;
     UPSTREAM_CONNECT_FAILED, Upstream, "UF", 503;
@@ -184,12 +187,14 @@ impl From<&Failure> for Outcome {
             Failure::Denied(_) => Self::POLICY_DENIED,
             Failure::Revoked(_) => Self::POLICY_CHANGED,
             Failure::NoRoute => Self::ROUTE_NOT_FOUND,
+            Failure::Aborted(_) => Self::FAULT_ABORTED,
             Failure::Filter(_) => Self::FILTER_UNSUPPORTED,
             Failure::RateLimited(_) => Self::RATE_LIMITED,
             Failure::Rewrite(_) => Self::PATH_INVALID,
             Failure::Backend(_) => Self::BACKEND_INVALID,
             Failure::NoBackends => Self::BACKENDS_MISSING,
-            Failure::ServiceUnknown(_) => Self::BACKEND_UNKNOWN,
+            Failure::ServiceUnknown(_) | Failure::DestinationUnknown(_) => Self::BACKEND_UNKNOWN,
+            Failure::SubsetUnknown(_) => Self::SUBSET_UNKNOWN,
             Failure::NoEndpoint(_) => Self::NO_HEALTHY_UPSTREAM,
             Failure::Overflow(_) => Self::UPSTREAM_OVERFLOW,
             Failure::Connect(error) => Self::from(error),

@@ -12,6 +12,7 @@ mod attempt;
 mod body;
 mod destination;
 mod failure;
+mod faults;
 mod forward;
 mod mirror;
 mod path;
@@ -35,7 +36,7 @@ use shared::mesh::{Mesh, Retry};
 
 pub use self::admit::BadRequest;
 pub(crate) use self::body::{Body, RequestBody};
-pub(crate) use self::destination::check;
+pub(crate) use self::destination::{aim, check};
 pub use self::failure::Failure;
 pub(crate) use self::told::{Story, Told};
 
@@ -46,7 +47,7 @@ use self::stick::Stick;
 use crate::cluster::Wish;
 use crate::permits::Watch;
 use crate::resilience::deadline;
-use crate::router::{Backend, Matched, Routed, Rule};
+use crate::router::{Backend, Matched, Routed, Rule, Table};
 use crate::tunnel::Client;
 use crate::tunnel::http::Switch;
 use crate::upstream::Version;
@@ -76,20 +77,14 @@ async fn answer(
     let mesh = client.worker.node.mesh.load();
     forward::tell_client(request.headers_mut(), client, &mesh);
     let (parts, body) = request.into_parts();
-    let (permit, watch) = permits::admit_request(client, &mesh, &parts).map_err(Failure::Denied)?;
+    let (permit, mut watch) =
+        permits::admit_request(client, &mesh, &parts).map_err(Failure::Denied)?;
     story.audited = watch.audits(&mesh);
     let table = client.target.service().map(|service| client.worker.router.table(&mesh, service));
-    let namespace = client.peer.id().namespace();
-    let routed = table.as_ref().map_or(Routed::Default, |table| {
-        table.route(client.target.port(), Some(namespace), &parts)
-    });
-    let matched = match routed {
-        Routed::Rule(matched) => Some(matched),
-        Routed::Default => None,
-        Routed::NoMatch => return Err(Failure::NoRoute),
-    };
+    let matched = table.as_deref().map_or(Ok(None), |table| routed(table, client, &parts))?;
     if let Some(matched) = &matched {
         story.route(matched.rule);
+        faults::make(matched.rule, &mut watch, story).await?;
         if let Some(answer) = respond::instead(matched, &parts, client.target.port())? {
             return Ok(answer);
         }
@@ -97,6 +92,19 @@ async fn answer(
     client.limits.admit(client, &mesh, matched.map(|matched| matched.rule))?;
     let passing = Passing { client, mesh: &mesh, permit: &permit, matched, upgrade };
     passing.forward(Request::from_parts(parts, body), watch, switch, story).await
+}
+
+/// The rule of a request; none where no route is for its client.
+fn routed<'t>(
+    table: &'t Table,
+    client: &Client,
+    parts: &Parts,
+) -> Result<Option<Matched<'t>>, Failure> {
+    match table.route(client.target.port(), Some(client.peer.id().namespace()), parts) {
+        Routed::Rule(matched) => Ok(Some(matched)),
+        Routed::Default => Ok(None),
+        Routed::NoMatch => Err(Failure::NoRoute),
+    }
 }
 
 /// A request that may pass, and its way.

@@ -10,6 +10,8 @@ use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 
+use shared::mesh::AbortStatus;
+
 use crate::outcome::Outcome;
 use crate::request::{Body, Failure, Story};
 use crate::router::Matched;
@@ -24,7 +26,7 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// The answer of a rule that forwards nothing: a CORS preflight or a redirect.
+/// The answer of a rule that forwards nothing: a CORS preflight, a redirect or a body of its own.
 ///
 /// # Errors
 /// [`Failure::Filter`] when the rule cannot be honoured.
@@ -42,6 +44,16 @@ pub(crate) fn instead(
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        return Ok(Some(response));
+    }
+    if let Some(direct) = &filters.direct {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = direct.status;
+        if !direct.body.is_empty() {
+            *response.body_mut() = Body::Text(Some(direct.body.clone()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        filters.response_headers.apply(response.headers_mut());
         return Ok(Some(response));
     }
     let Some(redirect) = &filters.redirect else { return Ok(None) };
@@ -63,9 +75,10 @@ pub(crate) fn failure(failure: Failure, story: &mut Story) -> Response<Body> {
         Failure::RateLimited(_) => "local_rate_limited".to_owned(),
         _ => failure.to_string(),
     };
-    let mut response = match story.is_grpc {
-        true => grpc(outcome.status(), &text),
-        false => plain(outcome.status(), text),
+    let mut response = match failure {
+        Failure::Aborted(AbortStatus::Grpc(code)) => grpc(code, &text),
+        Failure::Aborted(AbortStatus::Http(status)) => of_status(status, text, story),
+        _ => of_status(outcome.status(), text, story),
     };
     let headers = response.headers_mut();
     headers.insert(PROXY_STATUS, proxy_status(outcome));
@@ -98,6 +111,14 @@ fn come_later(wait: Duration, is_grpc: bool, headers: &mut HeaderMap) {
     }
 }
 
+/// Whoever speaks gRPC is told in its words.
+fn of_status(status: StatusCode, text: String, story: &Story) -> Response<Body> {
+    match story.is_grpc {
+        true => grpc(grpc_status(status), &text),
+        false => plain(status, text),
+    }
+}
+
 fn plain(status: StatusCode, text: String) -> Response<Body> {
     let mut response = Response::new(Body::Text(Some(Bytes::from(text))));
     *response.status_mut() = status;
@@ -106,11 +127,11 @@ fn plain(status: StatusCode, text: String) -> Response<Body> {
 }
 
 /// Trailers only: status 200, and what happened in `grpc-status`.
-fn grpc(status: StatusCode, text: &str) -> Response<Body> {
+fn grpc(code: u8, text: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(status)));
+    headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(code)));
     if let Ok(message) = HeaderValue::from_str(&percent_encoded(text)) {
         headers.insert(GRPC_MESSAGE, message);
     }
@@ -118,7 +139,7 @@ fn grpc(status: StatusCode, text: &str) -> Response<Body> {
 }
 
 /// gRPC's own mapping (spec L7 §8.7).
-fn grpc_status(status: StatusCode) -> u16 {
+fn grpc_status(status: StatusCode) -> u8 {
     match status.as_u16() {
         400 => 13,
         401 | 407 => 16,

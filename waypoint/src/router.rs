@@ -5,8 +5,9 @@
 //! was dialled, never by `Host`. A lookup costs in proportion to the request, not to the table,
 //! but for expressions, which are tried one by one.
 //! Not here: what a rule does (`filters`), which endpoint of a backend (`shared::balance`).
-//! Source: Gateway API v1 HTTPRoute match precedence, spec L7 §2.2.
+//! Source: Gateway API v1 HTTPRoute match precedence, spec L7 §2.2; for virtual services §3.1.
 
+mod audience;
 mod bucket;
 mod cache;
 mod conditions;
@@ -15,19 +16,18 @@ mod precedence;
 mod rule;
 mod tcp;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::request::Parts;
-use shared::mesh::{Mesh, Route, Rules, Service, ServiceKey};
+use shared::mesh::{Mesh, Route, RouteKind, Rules, Service, ServiceKey};
 
 pub use cache::Router;
 pub use rule::{Backend, Choice, Rule};
 pub use tcp::Connections;
 
+use audience::Audiences;
 use conditions::Asked;
-use index::Index;
-use precedence::Candidate;
 
 /// All routes of one service.
 #[derive(Debug)]
@@ -38,15 +38,6 @@ pub struct Table {
     /// For each port that a route names.
     ports: Box<[(u16, Audiences)]>,
     connections: Box<[Connections]>,
-}
-
-/// The routes of a port, by whom they are for. A route without rules counts, and matches nothing.
-#[derive(Debug, Default)]
-struct Audiences {
-    /// For all clients; `None` when there is no such route.
-    producers: Option<Index>,
-    /// For clients of these namespaces, before those for all.
-    consumers: BTreeMap<Arc<str>, Index>,
 }
 
 /// What routes say about a request.
@@ -65,8 +56,8 @@ pub enum Routed<'t> {
 pub struct Matched<'t> {
     /// The rule.
     pub rule: &'t Rule,
-    /// The prefix of the path that matched, for `ReplacePrefixMatch`; `None` when it was no prefix.
-    pub prefix: Option<&'t str>,
+    /// How many bytes of the path matched, where the rule asks for a prefix.
+    pub prefix: Option<usize>,
 }
 
 impl Table {
@@ -98,6 +89,7 @@ impl Table {
             .flat_map(|route| route.parents.iter())
             .filter(|parent| parent.service == *service)
             .filter_map(|parent| parent.port)
+            .chain(routes.iter().flat_map(|route| named_by_matches(route)))
             .collect();
         named.sort_unstable();
         named.dedup();
@@ -126,16 +118,7 @@ impl Table {
     ) -> Routed<'t> {
         let named = self.ports.binary_search_by_key(&port, |(own, _)| *own);
         let audiences = named.map_or(&self.wide, |at| &self.ports[at].1);
-        let consumers = client_namespace.and_then(|client| audiences.consumers.get(client));
-        let mut any = false;
-        let asked = Asked::new(request);
-        for index in consumers.into_iter().chain(&audiences.producers) {
-            any = true;
-            if let Some(matched) = index.find(&self.rules, &asked) {
-                return Routed::Rule(matched);
-            }
-        }
-        if any { Routed::NoMatch } else { Routed::Default }
+        audiences.find(&self.rules, client_namespace, &Asked::new(request, client_namespace))
     }
 
     /// Where a connection to `port` of the service goes; `None` for the service itself.
@@ -155,40 +138,13 @@ impl Table {
     }
 }
 
-impl Audiences {
-    /// Those of `port`, or of all ports that no route names.
-    fn new(
-        service: &ServiceKey,
-        port: Option<u16>,
-        rules: &[Arc<Rule>],
-        routes: &[(&Route, usize)],
-    ) -> Self {
-        let mut producers = None;
-        let mut consumers = BTreeMap::<Arc<str>, Vec<Candidate<'_>>>::new();
-        let attached = routes.iter().filter(|(route, _)| is_attached(route, service, port));
-        for (route, first) in attached {
-            let candidates = if route.is_consumer_of(service) {
-                consumers.entry(route.key.namespace.clone()).or_default()
-            } else {
-                producers.get_or_insert_with(Vec::new)
-            };
-            let own = rules[*first..]
-                .iter()
-                .zip(*first..)
-                .take_while(|(rule, _)| std::ptr::eq(rule.place(), *route));
-            candidates.extend(own.flat_map(|(rule, id)| Candidate::all_of(id, rule, route)));
-        }
-        let index = |(namespace, candidates)| (namespace, Index::new(candidates));
-        Self {
-            producers: producers.map(Index::new),
-            consumers: consumers.into_iter().map(index).collect(),
-        }
-    }
-}
-
-fn is_attached(route: &Route, service: &ServiceKey, port: Option<u16>) -> bool {
-    let mut parents = route.parents.iter().filter(|parent| parent.service == *service);
-    parents.any(|parent| parent.port.is_none() || parent.port == port)
+/// Ports of which a virtual service speaks, in the matches of its rules.
+fn named_by_matches(route: &Route) -> impl Iterator<Item = u16> {
+    let rules = match &route.rules {
+        Rules::Http(rules) if route.key.kind == RouteKind::Virtual => &rules[..],
+        Rules::Http(_) | Rules::Tcp(_) => &[],
+    };
+    rules.iter().flat_map(|rule| rule.matches.iter()).filter_map(|wanted| wanted.port())
 }
 
 #[cfg(test)]

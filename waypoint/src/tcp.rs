@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use shared::hbone::{Reason, Stream};
-use shared::mesh::{Destination, Service};
+use shared::mesh::Service;
 use shared::telemetry::access::{Bytes, Direction, End, Failure as Told, Record, Side};
 use shared::telemetry::traffic::ResponseFlag;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::time::Instant;
 
-use crate::cluster::{Wish, Work};
+use crate::cluster::{Aim, Wish, Work};
 use crate::outcome::Outcome;
 use crate::permits::Watch;
-use crate::request::{Failure, check};
+use crate::request::{Failure, aim, check};
 use crate::router::Choice;
 use crate::tunnel::{Client, Target};
 use crate::upstream::{Endpoint, Io, Speaks, Way, connect as dial};
@@ -119,24 +119,20 @@ pub(crate) async fn connect(
         }
         Target::Service { service, port, .. } => {
             let table = client.worker.router.table(&mesh, service);
-            let (service, port) =
-                match table.tcp(*port, Some(client.peer.id().namespace()), server_name) {
-                    None => (Arc::clone(service), *port),
-                    Some(rule) => match rule.choose(fastrand::u64(..)) {
-                        Choice::Backend(backend) => {
-                            let Destination { service: key, port } = &backend.destination;
-                            let known = mesh.service(key).cloned();
-                            let known = known
-                                .ok_or_else(|| Failure::ServiceUnknown(key.hostname.clone()))?;
-                            (known, *port)
-                        }
-                        Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
-                        Choice::NoBackends => return Err(Failure::NoBackends),
-                    },
-                };
-            check(&service, port)?;
-            let cluster = client.worker.upstream.cluster(&mesh, client, &service, port);
-            (cluster, Some(service))
+            let aim = match table.tcp(*port, Some(client.peer.id().namespace()), server_name) {
+                None => {
+                    let aim = Aim::whole(service, *port);
+                    check(aim)?;
+                    aim
+                }
+                Some(rule) => match rule.choose(fastrand::u64(..)) {
+                    Choice::Backend(backend) => aim(&mesh, &backend.destination)?,
+                    Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
+                    Choice::NoBackends => return Err(Failure::NoBackends),
+                },
+            };
+            let cluster = client.worker.upstream.cluster(&mesh, client, aim);
+            (cluster, Some(Arc::clone(aim.service)))
         }
     };
     let name = service.as_ref().map_or_else(|| "".into(), |service| service.key.hostname.clone());

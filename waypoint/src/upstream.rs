@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use shared::hbone::Pool;
 use shared::identity::SpiffeId;
-use shared::mesh::{AppProtocol, Mesh, Protocol, Service, Upgrade, Workload};
+use shared::mesh::{AppProtocol, Mesh, Protocol, Upgrade, Workload};
 use shared::tls::PeerId;
 
 pub use self::dial::Error;
@@ -36,7 +36,7 @@ pub(crate) use self::resting::Reuse;
 pub(crate) use self::secured::{Secured, Speaks};
 pub(crate) use self::upgraded::Upgraded;
 
-use crate::cluster::{Cluster, Standing};
+use crate::cluster::{Aim, Cluster, Standing};
 use crate::node::Config;
 use crate::tunnel::Client;
 
@@ -115,16 +115,9 @@ impl Upstream {
         self.clusters.learn(names);
     }
 
-    /// A port of a service, with the endpoints that `client` may be led to.
-    pub(crate) fn cluster(
-        &self,
-        mesh: &Mesh,
-        client: &Client,
-        service: &Arc<Service>,
-        port: u16,
-    ) -> Rc<Cluster> {
-        let like = client.address.ip();
-        self.clusters.get(mesh, client, (service, port), like)
+    /// What `aim` means, with the endpoints that `client` may be led to.
+    pub(crate) fn cluster(&self, mesh: &Mesh, client: &Client, aim: Aim<'_>) -> Rc<Cluster> {
+        self.clusters.get(mesh, client, aim, client.address.ip())
     }
 
     /// From now on connections of this worker that rest make room for those that others want.

@@ -24,9 +24,11 @@ impl<'a> Candidate<'a> {
 
 /// What the endpoints are wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Wanted<'a> {
     /// Their application, on a port of the service.
     Service,
+    /// The same, of those that have all of these labels.
+    Subset(&'a [(Arc<str>, Arc<str>)]),
     /// Ending HBONE, on the port that the configuration names.
     Waypoint,
 }
@@ -37,10 +39,13 @@ pub fn candidates<'a>(
     mesh: &'a Mesh,
     source: &Workload,
     service: &'a Service,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     port: u16,
 ) -> Vec<Candidate<'a>> {
     let usable = mesh.endpoints(&service.key).filter_map(|(workload, ports)| {
+        if matches!(wanted, Wanted::Subset(labels) if !workload.has_labels(labels)) {
+            return None;
+        }
         let port = target_port(service, workload, ports, wanted, port)?;
         (workload.capacity > 0 && is_reachable(source, service, workload))
             .then_some(Candidate { workload, port })
@@ -54,7 +59,7 @@ fn target_port(
     service: &Service,
     workload: &Workload,
     ports: &PortMap,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     port: u16,
 ) -> Option<u16> {
     let tunnelled = matches!(workload.app_tunnel, Some(AppTunnel { port: Some(_), .. }));

@@ -19,6 +19,7 @@ mod rates;
 mod route;
 mod service;
 mod slice;
+mod virtual_service;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub(crate) use route::{
 };
 pub(crate) use service::{KubePort, KubeService, TargetPort};
 pub(crate) use slice::{EndpointSlice, SliceEndpoint};
+pub(crate) use virtual_service::{HostRef, HttpRead, VirtualService};
 
 use crate::feed::compile::Options;
 use crate::feed::fields::{Fields, Problem, Problems};
@@ -98,6 +100,7 @@ pub(crate) enum Body {
     /// Its `ca.crt`.
     ConfigMap(Option<Arc<str>>),
     DestinationRule(Box<DestinationRule>),
+    VirtualService(Box<VirtualService>),
     BackendTraffic(Box<BackendTraffic>),
 }
 

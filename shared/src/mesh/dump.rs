@@ -87,6 +87,8 @@ impl Serialize for Workload {
         map.put("locality", &*self.locality)?;
         map.put("capacity", &self.capacity)?;
         let services = self.services.iter().map(|(key, map)| (key.to_string(), ports(map)));
+        let labels: BTreeMap<_, _> = self.labels.iter().cloned().collect();
+        map.some("labels", Some(&labels).filter(|labels| !labels.is_empty()))?;
         map.put("services", &services.collect::<BTreeMap<_, _>>())?;
         map.0.end()
     }

@@ -4,13 +4,15 @@
 //! request; what could not be resolved is still in its place and says why, because its share of
 //! the traffic fails instead of going elsewhere. A gRPC route is written as HTTP matches.
 //! Not here: which route comes first (`waypoint::router`), reading (`feed`).
-//! Source: Gateway API v1, spec L7 §2.
+//! Source: Gateway API v1, spec L7 §2; Istio's VirtualService, spec L7 §3.1.
 
 mod change;
 mod dump;
+mod fault;
 mod filter;
 mod matching;
 mod policy;
+mod substitution;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +20,16 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub(super) use change::AtParent;
+pub use fault::{Abort, AbortStatus, Delay, Fault};
 pub use filter::{
-    Cors, HeaderChanges, Mirror, OriginMatch, PathChange, Redirect, RedirectScheme, Rewrite,
-    RouteFilters,
+    Cors, DirectResponse, HeaderChanges, Mirror, OriginMatch, Others, PathChange, Redirect,
+    RedirectPort, RedirectScheme, Rewrite, RouteFilters,
 };
 pub use matching::{
-    HeaderMatch, HttpMatch, PathMatch, Pattern, PatternError, QueryMatch, ValueMatch,
+    Further, HeaderMatch, HttpMatch, PathMatch, Pattern, PatternError, QueryMatch, ValueMatch,
 };
 pub use policy::{Retry, RetryConstraint, Session, SessionKind, Timeouts};
+pub use substitution::{Substitution, SubstitutionError};
 
 use crate::mesh::{RateLimits, ServiceKey};
 
@@ -44,6 +48,9 @@ pub enum RouteKind {
     /// `TCPRoute`.
     #[serde(rename = "TCPRoute")]
     Tcp,
+    /// `VirtualService`: its rules are tried in the order in which they are written.
+    #[serde(rename = "VirtualService")]
+    Virtual,
 }
 
 impl RouteKind {
@@ -54,6 +61,7 @@ impl RouteKind {
             Self::Grpc => "GRPCRoute",
             Self::Tls => "TLSRoute",
             Self::Tcp => "TCPRoute",
+            Self::Virtual => "VirtualService",
         }
     }
 }
@@ -99,8 +107,9 @@ impl Route {
     }
 
     /// A consumer route is not in the service's namespace: it is for clients of its own namespace.
+    /// A `VirtualService` is for all, in whichever namespace it may be.
     pub fn is_consumer_of(&self, service: &ServiceKey) -> bool {
-        self.key.namespace != service.namespace
+        self.key.kind != RouteKind::Virtual && self.key.namespace != service.namespace
     }
 }
 
@@ -135,6 +144,9 @@ pub struct HttpRule {
     pub matches: Arc<[HttpMatch]>,
     /// What is done to its requests and responses.
     pub filters: Arc<RouteFilters>,
+    /// Failures that are made on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Arc<Fault>>,
     /// Where copies of its requests go.
     #[serde(skip_serializing_if = "<[Mirror]>::is_empty")]
     pub mirrors: Box<[Mirror]>,
@@ -179,17 +191,24 @@ pub struct Backend {
 /// A port of a known service, or why there is none.
 pub type Target = Result<Destination, Arc<str>>;
 
-/// A port of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+/// A port of a service, or of a part of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Destination {
     /// The service.
     pub service: ServiceKey,
     /// Its port.
     pub port: u16,
+    /// The subset that a `DestinationRule` describes; `None` for all endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Arc<str>>,
 }
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.service, self.port)
+        write!(f, "{}:{}", self.service, self.port)?;
+        match &self.subset {
+            Some(subset) => write!(f, " subset {subset}"),
+            None => Ok(()),
+        }
     }
 }

@@ -40,6 +40,7 @@ pub fn workload(name: &str, namespace: &str) -> Workload {
         network_mode: NetworkMode::Standard,
         app_tunnel: None,
         capacity: 1,
+        labels: Box::default(),
         services: Box::default(),
     }
 }
@@ -102,6 +103,7 @@ pub fn rule(matches: Vec<HttpMatch>, service: &ServiceKey) -> HttpRule {
         name: None,
         matches: matches.into(),
         filters: Arc::default(),
+        fault: None,
         mirrors: Box::default(),
         backends: [backend(service, 1)].into(),
         timeouts: Timeouts::default(),
@@ -112,6 +114,6 @@ pub fn rule(matches: Vec<HttpMatch>, service: &ServiceKey) -> HttpRule {
 
 /// Port 80 of `service`.
 pub fn backend(service: &ServiceKey, weight: u32) -> Backend {
-    let target = Ok(Destination { service: service.clone(), port: 80 });
+    let target = Ok(Destination { service: service.clone(), port: 80, subset: None });
     Backend { weight, target, filters: Arc::default() }
 }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::identity::SpiffeId;
-use crate::mesh::{GatewayAddress, RateLimits, RetryConstraint, TrafficPolicies, TrafficPolicy};
+use crate::mesh::{
+    GatewayAddress, RateLimits, RetryConstraint, Subset, TrafficPolicies, TrafficPolicy,
+};
 use crate::tls::BackendTerms;
 
 /// Namespace and host name of a service.
@@ -221,8 +223,18 @@ impl Service {
         all.find(|one| one.port.is_none_or(|own| own == port)).map(|one| &one.terms)
     }
 
-    /// The policy for requests to a port; none where no rule is for the service.
-    pub fn policy(&self, port: u16) -> Option<&Arc<TrafficPolicy>> {
-        self.traffic.as_ref().map(|traffic| traffic.scope.of_port(port))
+    /// The subset of a name.
+    pub fn subset(&self, name: &str) -> Option<&Subset> {
+        self.traffic.as_ref()?.subset(name)
+    }
+
+    /// The policy for requests to a port, or to a subset of it; none where no rule is for the
+    /// service, or describes the subset.
+    pub fn policy(&self, port: u16, subset: Option<&str>) -> Option<&Arc<TrafficPolicy>> {
+        let scope = match subset {
+            None => &self.traffic.as_ref()?.scope,
+            Some(name) => &self.subset(name)?.scope,
+        };
+        Some(scope.of_port(port))
     }
 }

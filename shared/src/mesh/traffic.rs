@@ -47,6 +47,13 @@ impl PolicyScope {
     }
 }
 
+impl TrafficPolicies {
+    /// The subset of a name.
+    pub fn subset(&self, name: &str) -> Option<&Subset> {
+        self.subsets.iter().find(|one| *one.name == *name)
+    }
+}
+
 /// A part of the endpoints, by their labels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -159,9 +166,23 @@ impl Share {
     /// All of it.
     pub const WHOLE: Self = Self(1_000_000);
 
+    /// None of it.
+    pub const NOTHING: Self = Self(0);
+
     /// From percent; none when it is no number from 0 to 100.
     pub fn percent(percent: f64) -> Option<Self> {
         (0.0..=100.0).contains(&percent).then(|| Self((percent * 10_000.0).round() as u32))
+    }
+
+    /// Whether something that drew this number is of it. Of every million draws in a row exactly the
+    /// share is.
+    pub fn takes(self, draw: u64) -> bool {
+        draw % 1_000_000 < u64::from(self.0)
+    }
+
+    /// How many of a million.
+    pub fn millionths(self) -> u32 {
+        self.0
     }
 
     /// From 0 to 1.

@@ -158,11 +158,18 @@ pub struct Workload {
     pub app_tunnel: Option<AppTunnel>,
     /// Balancing weight, 1 by default.
     pub capacity: u32,
+    /// Its labels of those keys that subsets of a `DestinationRule` look at, in their order.
+    pub labels: Box<[(Arc<str>, Arc<str>)]>,
     /// Services it is an endpoint of, with its ports for each.
     pub services: Box<[(ServiceKey, PortMap)]>,
 }
 
 impl Workload {
+    /// Whether it has all of these labels.
+    pub fn has_labels(&self, wanted: &[(Arc<str>, Arc<str>)]) -> bool {
+        wanted.iter().all(|label| self.labels.binary_search(label).is_ok())
+    }
+
     /// The namespace, which is that of the identity.
     pub fn namespace(&self) -> &str {
         self.identity.namespace()

@@ -28,6 +28,7 @@ pub(crate) mod scene;
 mod storm;
 mod trailers;
 mod upgrade;
+mod virtual_services;
 
 use anyhow::ensure;
 
@@ -66,6 +67,7 @@ pub(crate) fn cases() -> Vec<Case> {
         outside::CASES,
         limits::CASES,
         &resilience::cases(),
+        &virtual_services::cases(),
     ]
     .concat()
 }

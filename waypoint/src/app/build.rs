@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::cluster::Standings;
 use crate::config::Config;
 use crate::limits::Limiters;
-use crate::metrics::Repetitions;
+use crate::metrics::{Faults, Repetitions};
 use crate::node::{self, Node};
 use crate::upstream::Answers;
 
@@ -94,6 +94,7 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
         limiters,
         requests: Requests::new(&registry).map_err(Failure::Metrics)?,
         repetitions: Repetitions::new(&registry).map_err(Failure::Metrics)?,
+        faults: Faults::new(&registry).map_err(Failure::Metrics)?,
         traffic: Traffic::new(&registry).map_err(Failure::Metrics)?,
         access: log.access.clone(),
     });

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use shared::balance::{self, Loads, Table};
-use shared::mesh::{Balancer, ServiceKey, TrafficPolicy, Warmup};
+use shared::mesh::{Balancer, Destination, TrafficPolicy, Warmup};
 
 use crate::cluster::order::Turns;
 use crate::upstream::Endpoint;
@@ -35,7 +35,7 @@ pub(super) enum Way {
 /// The memories of one worker.
 #[derive(Default)]
 pub(crate) struct Locals {
-    known: RefCell<HashMap<(ServiceKey, u16), Known>>,
+    known: RefCell<HashMap<Destination, Known>>,
 }
 
 struct Known {
@@ -55,7 +55,7 @@ impl Locals {
     /// The memory of a destination under `policy`, which is new for what has changed.
     pub(super) fn of(
         &self,
-        (service, port): (&ServiceKey, u16),
+        destination: Destination,
         policy: &TrafficPolicy,
         endpoints: &[Endpoint],
         loads: &Loads,
@@ -67,8 +67,7 @@ impl Locals {
         let weighted = |one: &Endpoint| (one.address, one.workload.capacity);
         let addresses: Box<[_]> = endpoints.iter().map(weighted).collect();
         let mut known = self.known.borrow_mut();
-        let key = (service.clone(), port);
-        let old = known.get(&key).filter(|old| old.balancer == *balancer);
+        let old = known.get(&destination).filter(|old| old.balancer == *balancer);
         if let Some(old) = old.filter(|old| old.addresses == addresses) {
             return old.local.clone();
         }
@@ -86,13 +85,13 @@ impl Locals {
         };
         let local = Local { loads, way };
         let (balancer, kept) = (balancer.clone(), local.clone());
-        known.insert(key, Known { balancer, addresses, local: kept });
+        known.insert(destination, Known { balancer, addresses, local: kept });
         local
     }
 
     /// Forgets destinations that `stays` denies.
-    pub(crate) fn sweep(&self, stays: impl Fn(&ServiceKey, u16) -> bool) {
-        self.known.borrow_mut().retain(|(service, port), _| stays(service, *port));
+    pub(crate) fn sweep(&self, stays: impl Fn(&Destination) -> bool) {
+        self.known.borrow_mut().retain(|destination, _| stays(destination));
     }
 }
 

@@ -12,17 +12,16 @@ use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use serde_json::{Value, json};
-use shared::mesh::{Mesh, ServiceKey};
+use shared::mesh::{Destination, Mesh};
 use shared::telemetry::metrics::{Error, Registry, family};
 use tokio::time::Instant;
 
 use crate::cluster::{Circuit, Outliers, Reason, Resource, State};
 
-/// How one port of a service stands. Shared by all workers.
+/// How one port of a service, or of a subset of it, stands. Shared by all workers.
 #[derive(Debug)]
 pub struct Standing {
-    service: ServiceKey,
-    port: u16,
+    destination: Destination,
     /// Its use.
     pub circuit: Arc<Circuit>,
     /// Its endpoints.
@@ -32,7 +31,9 @@ pub struct Standing {
 
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.service.hostname, self.port)
+        let Destination { service, port, subset } = &self.destination;
+        write!(f, "{}:{port}", service.hostname)?;
+        subset.as_ref().map_or(Ok(()), |subset| write!(f, " subset {subset}"))
     }
 }
 
@@ -52,9 +53,11 @@ impl Standing {
         };
         let endpoints =
             self.outliers.all(now).into_iter().map(|(uid, one)| (uid.to_string(), state(one)));
+        let Destination { service, port, subset } = &self.destination;
         json!({
-            "service": self.service.to_string(),
-            "port": self.port,
+            "service": service.to_string(),
+            "port": port,
+            "subset": subset.as_deref(),
             "used": BTreeMap::from(used),
             "overflow": BTreeMap::from(refused),
             "endpoints": endpoints.collect::<BTreeMap<_, _>>(),
@@ -62,22 +65,21 @@ impl Standing {
     }
 }
 
-type ByPort = BTreeMap<(ServiceKey, u16), Arc<Standing>>;
+type ByDestination = BTreeMap<Destination, Arc<Standing>>;
 
 /// All that have a rule. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Standings {
-    all: Arc<Mutex<ByPort>>,
+    all: Arc<Mutex<ByDestination>>,
 }
 
 impl Standings {
-    /// The one of a port of a service.
-    pub fn of(&self, service: &ServiceKey, port: u16) -> Arc<Standing> {
+    /// The one of a destination.
+    pub fn of(&self, destination: &Destination) -> Arc<Standing> {
         let mut all = self.all.lock();
-        let standing = all.entry((service.clone(), port)).or_insert_with(|| {
+        let standing = all.entry(destination.clone()).or_insert_with(|| {
             Arc::new(Standing {
-                service: service.clone(),
-                port,
+                destination: destination.clone(),
                 circuit: Arc::default(),
                 outliers: Outliers::new(Instant::now()),
                 retired: AtomicBool::new(false),
@@ -88,8 +90,8 @@ impl Standings {
 
     /// Forgets those that have no rule in `mesh`.
     pub fn prune(&self, mesh: &Mesh) {
-        self.all.lock().retain(|(key, port), standing| {
-            let stays = mesh.service(key).is_some_and(|service| service.policy(*port).is_some());
+        self.all.lock().retain(|destination, standing| {
+            let stays = has_policy(mesh, destination);
             standing.retired.store(!stays, Ordering::Relaxed);
             stays
         });
@@ -112,6 +114,13 @@ impl Standings {
         let families = FAMILIES.iter().map(description).collect::<Result<_, _>>()?;
         registry.register(Shown { standings: self.clone(), families })
     }
+}
+
+/// Whether a rule says something about a destination.
+pub(crate) fn has_policy(mesh: &Mesh, destination: &Destination) -> bool {
+    let Destination { service, port, subset } = destination;
+    let service = mesh.service(service);
+    service.is_some_and(|service| service.policy(*port, subset.as_deref()).is_some())
 }
 
 type Family = (&'static str, &'static str, MetricType);
@@ -181,13 +190,15 @@ fn counter(standing: &Standing, more: Option<(&str, &str)>, value: u64) -> Metri
 }
 
 fn labelled(standing: &Standing, more: Option<(&str, &str)>) -> Metric {
-    let port = standing.port.to_string();
+    let Destination { service, port, subset } = &standing.destination;
+    let port = port.to_string();
     let own = [
-        ("destination_service", &*standing.service.hostname),
-        ("destination_service_namespace", &*standing.service.namespace),
+        ("destination_service", &*service.hostname),
+        ("destination_service_namespace", &*service.namespace),
         ("port", &*port),
     ];
-    let labels = own.into_iter().chain(more).map(|(name, value)| {
+    let subset = subset.as_deref().map(|subset| ("subset", subset));
+    let labels = own.into_iter().chain(subset).chain(more).map(|(name, value)| {
         let mut label = LabelPair::default();
         label.set_name(name.to_owned());
         label.set_value(value.to_owned());

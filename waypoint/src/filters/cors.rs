@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use shared::mesh::{self, OriginMatch};
+use shared::mesh::{self, OriginMatch, Others};
 
 /// What browsers are told about other origins.
 #[derive(Debug, Clone)]
@@ -20,7 +20,8 @@ pub struct Cors {
     methods: Option<HeaderValue>,
     headers: Option<HeaderValue>,
     exposed: Option<HeaderValue>,
-    max_age: HeaderValue,
+    max_age: Option<HeaderValue>,
+    others: Others,
 }
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
@@ -33,18 +34,23 @@ impl Cors {
             methods: listed(cors.methods.as_deref()),
             headers: listed(cors.headers.as_deref()),
             exposed: listed(cors.exposed.as_deref()),
-            max_age: HeaderValue::from(cors.max_age.as_secs()),
+            max_age: cors.max_age.map(|age| HeaderValue::from(age.as_secs())),
+            others: cors.others,
         }
     }
 
-    /// The answer to a preflight, which never goes to a backend: without permissions when the
-    /// origin has none. `None` for every other request.
+    /// The answer to a preflight, which goes to a backend only where other origins are its business:
+    /// without permissions when the origin has none. `None` for every other request.
     pub fn preflight(&self, request: &Parts) -> Option<(StatusCode, HeaderMap)> {
         if request.method != Method::OPTIONS {
             return None;
         }
         let origin = request.headers.get(ORIGIN)?;
         let method = request.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+        let allowed = self.allowed(origin);
+        if allowed.is_none() && self.others == Others::Forwarded {
+            return None;
+        }
         let mut answer = HeaderMap::new();
         answer.insert(
             VARY,
@@ -52,7 +58,7 @@ impl Cors {
                 "origin, access-control-request-method, access-control-request-headers",
             ),
         );
-        if let Some(allowed) = self.allowed(origin) {
+        if let Some(allowed) = allowed {
             self.permit(allowed, &mut answer);
             if let Some(methods) = self.echoed(self.methods.as_ref(), Some(method)) {
                 answer.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
@@ -61,7 +67,9 @@ impl Cors {
             if let Some(headers) = self.echoed(self.headers.as_ref(), asked) {
                 answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers);
             }
-            answer.insert(ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
+            if let Some(max_age) = &self.max_age {
+                answer.insert(ACCESS_CONTROL_MAX_AGE, max_age.clone());
+            }
         }
         Some((StatusCode::NO_CONTENT, answer))
     }
@@ -69,6 +77,10 @@ impl Cors {
     /// Puts the permissions of a request from `origin` into its response, instead of whatever the
     /// backend says about them.
     pub fn decorate(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
+        let allowed = origin.and_then(|origin| self.allowed(origin));
+        if allowed.is_none() && self.others == Others::Forwarded {
+            return;
+        }
         for name in [
             ACCESS_CONTROL_ALLOW_ORIGIN,
             ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -79,7 +91,7 @@ impl Cors {
         if self.is_by_origin() {
             response.append(VARY, HeaderValue::from(ORIGIN));
         }
-        let Some(allowed) = origin.and_then(|origin| self.allowed(origin)) else { return };
+        let Some(allowed) = allowed else { return };
         self.permit(allowed, response);
         // Fetch: with credentials a star is a name, and what a script reads is not known here.
         if let Some(exposed) = self.exposed.as_ref().filter(|one| !self.credentials || *one != ANY)
@@ -136,6 +148,8 @@ fn is_match(allowed: &OriginMatch, origin: &[u8]) -> bool {
                 && !star.is_empty()
                 && star.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(byte))
         }
+        OriginMatch::Start(own) => origin.starts_with(own.as_bytes()),
+        OriginMatch::Regex(pattern) => pattern.is_match(origin),
     }
 }
 
@@ -165,7 +179,8 @@ mod tests {
             methods: Some([Method::GET, Method::PUT].into()),
             headers: None,
             exposed: Some([HeaderName::from_static("x-seen")].into()),
-            max_age: Duration::from_secs(5),
+            max_age: Some(Duration::from_secs(5)),
+            others: Others::Refused,
         }
     }
 

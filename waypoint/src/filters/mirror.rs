@@ -37,7 +37,8 @@ mod tests {
 
     #[test]
     fn the_share_is_exact() {
-        let destination = Destination { service: sample::service_key("a", "b"), port: 80 };
+        let destination =
+            Destination { service: sample::service_key("a", "b"), port: 80, subset: None };
         for (numerator, denominator) in [(0, 100), (1, 3), (50, 100), (100, 100)] {
             let target = Ok(destination.clone());
             let mirror = mesh::Mirror { target, numerator, denominator };

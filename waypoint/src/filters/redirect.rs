@@ -4,7 +4,7 @@ use http::header::HOST;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode};
-use shared::mesh::{self, RedirectScheme};
+use shared::mesh::{self, RedirectPort, RedirectScheme};
 
 use super::path;
 
@@ -17,12 +17,12 @@ impl Redirect {
         Self(redirect)
     }
 
-    /// The status and `Location` of the answer. `prefix` is what matched of the path, and
+    /// The status and `Location` of the answer. `prefix` is how much matched of the path, and
     /// `dialled_port` the port of the service that the client connected to.
     pub fn location(
         &self,
         request: &Parts,
-        prefix: Option<&str>,
+        prefix: Option<usize>,
         dialled_port: u16,
     ) -> (StatusCode, HeaderValue) {
         let redirect = &self.0;
@@ -33,19 +33,21 @@ impl Redirect {
                 RedirectScheme::Https => "https",
             },
         );
-        let host = redirect.hostname.as_deref().or_else(|| host_of(request));
+        let asked = host_of(request);
+        let host = redirect.hostname.as_deref().or_else(|| Some(asked?.0));
         let mut location = String::new();
         if let Some(host) = host {
             location.push_str(scheme);
             location.push_str("://");
             location.push_str(host);
             let own = if scheme == "https" { 443 } else { 80 };
-            // Gateway API: the port that is said, else that of the scheme that is said, else the
-            // one of the request; never where the scheme says it already.
-            let port = redirect.port.unwrap_or(match redirect.scheme {
-                Some(_) => own,
-                None => dialled_port,
-            });
+            let port = match redirect.port {
+                RedirectPort::Said(port) => port,
+                RedirectPort::OfScheme => own,
+                RedirectPort::Dialled => dialled_port,
+                RedirectPort::AsAsked if redirect.hostname.is_some() => own,
+                RedirectPort::AsAsked => as_asked(asked, scheme_of(request), own),
+            };
             if port != own {
                 location.push(':');
                 location.push_str(&port.to_string());
@@ -53,7 +55,8 @@ impl Redirect {
         }
         let path = request.uri.path();
         let change = redirect.path.as_ref();
-        let path = change.map_or_else(|| path.into(), |change| path::changed(change, path, prefix));
+        let changed = change.and_then(|change| path::changed(change, path, prefix));
+        let path = changed.unwrap_or_else(|| path.into());
         if host.is_none() && path.starts_with("//") {
             // RFC 3986 §4.2: without a host before them, two slashes would begin one.
             location.push_str("/.");
@@ -72,14 +75,21 @@ fn scheme_of(request: &Parts) -> &str {
     request.uri.scheme_str().filter(|scheme| *scheme == "https").unwrap_or("http")
 }
 
-/// The host that the client asked for, without its port.
-fn host_of(request: &Parts) -> Option<&str> {
+/// The host and the port that the client asked for.
+fn host_of(request: &Parts) -> Option<(&str, Option<u16>)> {
     if let Some(host) = request.uri.host() {
-        return Some(host);
+        return Some((host, request.uri.port_u16()));
     }
     let text = request.headers.get(HOST)?.to_str().ok()?;
     let authority = text.parse::<Authority>().ok()?;
-    text.get(..authority.host().len()).filter(|host| *host == authority.host())
+    let host = text.get(..authority.host().len()).filter(|host| *host == authority.host())?;
+    Some((host, authority.port_u16()))
+}
+
+/// Envoy: the port stays as it was written, unless it is that of the scheme which the request had.
+fn as_asked(asked: Option<(&str, Option<u16>)>, scheme: &str, own: u16) -> u16 {
+    let old = if scheme == "https" { 443 } else { 80 };
+    asked.and_then(|(_, port)| port).filter(|port| *port != old).unwrap_or(own)
 }
 
 #[cfg(test)]
@@ -91,34 +101,57 @@ mod tests {
 
     fn plain() -> mesh::Redirect {
         let status = StatusCode::FOUND;
-        mesh::Redirect { scheme: None, hostname: None, path: None, port: None, status }
+        let port = RedirectPort::Dialled;
+        mesh::Redirect { scheme: None, hostname: None, path: None, port, status }
     }
 
     fn location(redirect: mesh::Redirect, host: &str, target: &str, port: u16) -> String {
         let request = Request::get(target).header(HOST, host).body(()).unwrap().into_parts().0;
-        let (status, value) = Redirect::new(redirect).location(&request, Some("/a"), port);
+        let (status, value) = Redirect::new(redirect).location(&request, Some(2), port);
         assert_eq!(status, StatusCode::FOUND);
         value.to_str().unwrap().to_owned()
     }
 
     #[test]
     fn port_is_the_one_said_or_the_schemes_or_the_dialled_one() {
+        use RedirectPort::{AsAsked, Dialled, OfScheme, Said};
         let (http, https) = (Some(RedirectScheme::Http), Some(RedirectScheme::Https));
         for (scheme, port, dialled, expected) in [
-            (None, None, 80, "http://h/a/b?c=d"),
-            (None, None, 8080, "http://h:8080/a/b?c=d"),
-            (None, Some(8083), 80, "http://h:8083/a/b?c=d"),
-            (None, Some(80), 8080, "http://h/a/b?c=d"),
-            (https, None, 8080, "https://h/a/b?c=d"),
-            (https, Some(443), 8080, "https://h/a/b?c=d"),
-            (https, Some(8443), 8080, "https://h:8443/a/b?c=d"),
-            (https, Some(80), 80, "https://h:80/a/b?c=d"),
-            (http, None, 8080, "http://h/a/b?c=d"),
-            (http, Some(443), 80, "http://h:443/a/b?c=d"),
+            (None, Dialled, 80, "http://h/a/b?c=d"),
+            (None, Dialled, 8080, "http://h:8080/a/b?c=d"),
+            (None, Said(8083), 80, "http://h:8083/a/b?c=d"),
+            (None, Said(80), 8080, "http://h/a/b?c=d"),
+            (https, OfScheme, 8080, "https://h/a/b?c=d"),
+            (https, Said(443), 8080, "https://h/a/b?c=d"),
+            (https, Said(8443), 8080, "https://h:8443/a/b?c=d"),
+            (https, Said(80), 80, "https://h:80/a/b?c=d"),
+            (http, OfScheme, 8080, "http://h/a/b?c=d"),
+            (http, Said(443), 80, "http://h:443/a/b?c=d"),
+            (https, AsAsked, 80, "https://h:1234/a/b?c=d"),
         ] {
             let redirect = mesh::Redirect { scheme, port, ..plain() };
             let shown = location(redirect, "h:1234", "/a/b?c=d", dialled);
             assert_eq!(shown, expected, "{scheme:?} {port:?} {dialled}");
+        }
+    }
+
+    #[test]
+    fn port_that_nobody_says_stays_as_it_was_written() {
+        let port = RedirectPort::AsAsked;
+        let https = Some(RedirectScheme::Https);
+        for (scheme, hostname, host, expected) in [
+            (None, None, "h", "http://h/"),
+            (None, None, "h:80", "http://h/"),
+            (None, None, "h:8080", "http://h:8080/"),
+            (https, None, "h:80", "https://h/"),
+            (https, None, "h:443", "https://h/"),
+            (https, None, "h:8080", "https://h:8080/"),
+            (None, Some("new"), "h:8080", "http://new/"),
+            (None, Some("new:81"), "h:8080", "http://new:81/"),
+        ] {
+            let hostname = hostname.map(Into::into);
+            let redirect = mesh::Redirect { scheme, hostname, port, ..plain() };
+            assert_eq!(location(redirect, host, "/", 9), expected, "{scheme:?} {host}");
         }
     }
 

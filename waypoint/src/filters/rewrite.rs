@@ -15,24 +15,24 @@ const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path
 #[derive(Debug, Clone)]
 pub struct Rewrite(mesh::Rewrite);
 
-/// The new path has more than the 64 KiB of the longest URI.
+/// The new path has more than the 64 KiB of the longest URI, or does not begin with a slash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the rewritten path is longer than a URI may be")]
-pub struct TooLong;
+#[error("the rewritten path is longer than a URI may be, or no path")]
+pub struct NoPath;
 
 impl Rewrite {
     pub(super) fn new(rewrite: mesh::Rewrite) -> Self {
         Self(rewrite)
     }
 
-    /// Rewrites `request`, of whose path `prefix` matched. The query stays.
+    /// Rewrites `request`, of whose path `prefix` bytes matched. The query stays.
     ///
     /// # Errors
-    /// Leaves the request as it was when its path would be too long.
-    pub fn apply(&self, request: &mut Parts, prefix: Option<&str>) -> Result<(), TooLong> {
+    /// Leaves the request as it was when its path would be too long, or none.
+    pub fn apply(&self, request: &mut Parts, prefix: Option<usize>) -> Result<(), NoPath> {
         if let Some(change) = &self.0.path {
             let old = request.uri.path();
-            let new = path::changed(change, old, prefix);
+            let new = path::changed(change, old, prefix).ok_or(NoPath)?;
             if new != old {
                 let text = match request.uri.query() {
                     Some(query) => format!("{new}?{query}"),
@@ -48,12 +48,12 @@ impl Rewrite {
     }
 }
 
-fn replace(request: &mut Parts, text: &str) -> Result<(), TooLong> {
+fn replace(request: &mut Parts, text: &str) -> Result<(), NoPath> {
     let original = request.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let original = HeaderValue::from_bytes(original.as_bytes());
     let mut parts = request.uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(text).map_err(|_| TooLong)?);
-    request.uri = Uri::from_parts(parts).map_err(|_| TooLong)?;
+    parts.path_and_query = Some(PathAndQuery::try_from(text).map_err(|_| NoPath)?);
+    request.uri = Uri::from_parts(parts).map_err(|_| NoPath)?;
     if let Ok(original) = original {
         request.headers.insert(ORIGINAL_PATH, original);
     }
@@ -71,7 +71,7 @@ mod tests {
     fn rewritten(rewrite: mesh::Rewrite, uri: &str) -> Parts {
         let request = Request::get(uri).header(HOST, "old").body(()).unwrap();
         let mut parts = request.into_parts().0;
-        Rewrite::new(rewrite).apply(&mut parts, Some("/a")).unwrap();
+        Rewrite::new(rewrite).apply(&mut parts, Some(2)).unwrap();
         parts
     }
 
@@ -106,7 +106,7 @@ mod tests {
         let mut parts = Request::get(&uri).body(()).unwrap().into_parts().0;
         let path = Some(PathChange::Prefix(format!("/{}", "x".repeat(1000)).into()));
         let rewrite = Rewrite::new(mesh::Rewrite { hostname: None, path });
-        assert_eq!(rewrite.apply(&mut parts, Some("/a")), Err(TooLong));
+        assert_eq!(rewrite.apply(&mut parts, Some(2)), Err(NoPath));
         assert_eq!(parts.uri, *uri);
     }
 }

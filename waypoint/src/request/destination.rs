@@ -5,9 +5,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use shared::mesh::{AppProtocol, Mesh, Service, ServiceKey};
+use shared::mesh::{self, AppProtocol, Mesh, Service, ServiceKey};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Aim, Cluster};
 use crate::request::Failure;
 use crate::router::{Backend, Choice, Matched, Rule};
 use crate::tunnel::{Client, Target};
@@ -36,18 +36,22 @@ pub(super) fn destination<'t>(
     let drawn = |rule: &'t Rule| match (session, rule.choose(fastrand::u64(..))) {
         (Some((backend, _)), _) => Ok(*backend),
         (None, Choice::Backend(backend)) => Ok(backend),
+        (None, Choice::Invalid(reason)) if rule.is_virtual() => {
+            Err(Failure::DestinationUnknown(reason.into()))
+        }
         (None, Choice::Invalid(reason)) => Err(Failure::Backend(reason.into())),
         (None, Choice::NoBackends) => Err(Failure::NoBackends),
     };
-    let (key, port, backend) = match (matched, &client.target) {
+    let (aim, backend) = match (matched, &client.target) {
         (Some(matched), _) => {
             let backend = drawn(matched.rule)?;
-            (&backend.destination.service, backend.destination.port, Some(backend))
+            (aim(mesh, &backend.destination)?, Some(backend))
         }
         (None, Target::Service { service, port, .. }) => {
             let known = mesh.service(&service.key);
-            let known = known.ok_or_else(|| unknown(&service.key))?;
-            (&known.key, *port, None)
+            let aim = Aim::whole(known.ok_or_else(|| unknown(&service.key))?, *port);
+            check(aim)?;
+            (aim, None)
         }
         (None, Target::Workload { workload, dialled }) => {
             return Ok(Destination {
@@ -58,24 +62,37 @@ pub(super) fn destination<'t>(
             });
         }
     };
-    let service = mesh.service(key).ok_or_else(|| unknown(key))?;
-    check(service, port)?;
-    let protocol = service.ports.iter().find(|known| known.port == port);
+    let protocol = aim.service.ports.iter().find(|known| known.port == aim.port);
     Ok(Destination {
-        cluster: client.worker.upstream.cluster(mesh, client, service, port),
-        service: Some(service),
+        cluster: client.worker.upstream.cluster(mesh, client, aim),
+        service: Some(aim.service),
         protocol: protocol.map_or(AppProtocol::Unknown, |known| known.app_protocol),
         backend,
     })
+}
+
+/// What the mesh knows of a destination.
+///
+/// # Errors
+/// Nothing, or nothing may be sent there.
+pub(crate) fn aim<'m>(mesh: &'m Mesh, destination: &mesh::Destination) -> Result<Aim<'m>, Failure> {
+    let key = &destination.service;
+    let service = mesh.service(key).ok_or_else(|| unknown(key))?;
+    let subset = destination.subset.as_ref().map(|name| {
+        let unknown = || Failure::SubsetUnknown(Box::new(destination.clone()));
+        service.subset(name).ok_or_else(unknown)
+    });
+    let aim = Aim { service, port: destination.port, subset: subset.transpose()? };
+    check(aim).map(|()| aim)
 }
 
 /// Nothing is sent without the protection that a rule asks for.
 ///
 /// # Errors
 /// It cannot be given.
-pub(crate) fn check(service: &Service, port: u16) -> Result<(), Failure> {
-    let refused = service.policy(port).and_then(|policy| policy.refused.clone());
-    let refused = refused.or_else(|| service.tls(port)?.as_ref().err().cloned());
+pub(crate) fn check(aim: Aim<'_>) -> Result<(), Failure> {
+    let refused = aim.policy().and_then(|policy| policy.refused.clone());
+    let refused = refused.or_else(|| aim.service.tls(aim.port)?.as_ref().err().cloned());
     refused.map_or(Ok(()), |reason| Err(Failure::Backend(reason)))
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared::authz::Denial;
 use shared::chain::Chain;
+use shared::mesh::{AbortStatus, Destination};
 
 use crate::cluster::Overflow;
 use crate::filters;
@@ -28,15 +29,18 @@ pub enum Failure {
     /// The service has routes, and none matches.
     #[error("no route matches")]
     NoRoute,
+    /// It fails on purpose: the rule says so. Envoy's words.
+    #[error("fault filter abort")]
+    Aborted(AbortStatus),
     /// The rule has a filter that cannot be honoured.
     #[error("rule cannot be honoured: {0}")]
     Filter(Arc<str>),
     /// Too many came before it.
     #[error(transparent)]
     RateLimited(#[from] Limited),
-    /// The path that the rule makes of it is too long.
+    /// The path that the rule makes of it is too long, or none.
     #[error(transparent)]
-    Rewrite(filters::TooLong),
+    Rewrite(filters::NoPath),
     /// The backend that was drawn is none.
     #[error("backend is invalid: {0}")]
     Backend(Arc<str>),
@@ -46,6 +50,12 @@ pub enum Failure {
     /// The backend's service is not in the mesh.
     #[error("unknown service: {0}")]
     ServiceUnknown(Arc<str>),
+    /// The rule is a virtual service's, and names a destination that the mesh does not have.
+    #[error("destination is unknown: {0}")]
+    DestinationUnknown(Arc<str>),
+    /// No rule describes the subset of the destination.
+    #[error("unknown subset: {0}")]
+    SubsetUnknown(Box<Destination>),
     /// The service has no endpoint that is ready.
     #[error("no healthy upstream: {0}")]
     NoEndpoint(Arc<str>),

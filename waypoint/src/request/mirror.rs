@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -14,14 +15,14 @@ use http::request::Parts;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use shared::authz::Permit;
-use shared::mesh::{Destination, Mesh};
+use shared::mesh::Mesh;
 use tokio::sync::mpsc;
 
 use crate::cluster::Wish;
 use crate::filters::Mirror;
 use crate::request::attempt::Attempts;
 use crate::request::body::{Error, Received};
-use crate::request::{Limits, RequestBody, check};
+use crate::request::{Limits, RequestBody, aim};
 use crate::router::Matched;
 use crate::tunnel::Client;
 use crate::upstream::Version;
@@ -98,13 +99,15 @@ fn send(
     parts: &Parts,
     body: RequestBody,
 ) {
-    let Destination { service, port } = &mirror.backend;
-    let Some(service) = mesh.service(service).cloned() else { return };
-    if let Err(error) = check(&service, *port) {
-        tracing::debug!(service = %service.key, %error, "mirror failed");
-        return;
-    }
-    let cluster = client.worker.upstream.cluster(mesh, client, &service, *port);
+    let aim = match aim(mesh, &mirror.backend) {
+        Ok(aim) => aim,
+        Err(error) => {
+            tracing::debug!(service = %mirror.backend, %error, "mirror failed");
+            return;
+        }
+    };
+    let service = Arc::clone(aim.service);
+    let cluster = client.worker.upstream.cluster(mesh, client, aim);
     let (client, permit) = (Rc::clone(client), permit.clone());
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();

@@ -16,6 +16,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use shared::mesh::{Mesh, Session, SessionKind};
 
+use crate::request::aim;
 use crate::router::{Backend, Rule};
 use crate::tunnel::Client;
 use crate::upstream::Endpoint;
@@ -54,9 +55,8 @@ pub(super) fn find<'t>(
     let shown = shown(session, headers).filter_map(|text| Token::parse(&text)).filter(alive);
     for token in shown {
         for backend in rule.backends() {
-            let destination = &backend.destination;
-            let Some(service) = mesh.service(&destination.service) else { continue };
-            let cluster = client.worker.upstream.cluster(mesh, client, service, destination.port);
+            let Ok(aim) = aim(mesh, &backend.destination) else { continue };
+            let cluster = client.worker.upstream.cluster(mesh, client, aim);
             let meant = cluster.endpoints().iter().find(|one| mark(rule, one) == token.endpoint);
             if let Some(endpoint) = meant {
                 let found = Some((backend, endpoint.clone()));

@@ -1,5 +1,6 @@
 //! What is told about a request: once, when its response has ended or was given up.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use shared::authz::Denial;
 use shared::mesh::Service;
 use tokio::time::Instant;
 
-use crate::metrics;
+use crate::metrics::{self, FaultKind};
 use crate::outcome::Outcome;
 use crate::permits::Watch;
 use crate::request::body::{Body, Error, Received};
@@ -46,6 +47,8 @@ pub(crate) struct Story {
     pub(crate) failure: Option<(Outcome, String)>,
     pub(crate) status: u16,
     pub(crate) grpc_status: Option<Box<str>>,
+    /// How long it was made to wait on purpose.
+    delayed: Option<Duration>,
     /// The audit policies that it matches.
     pub(crate) audited: Option<Box<str>>,
     /// Ends the response when it is no longer allowed.
@@ -76,6 +79,7 @@ impl Story {
             failure: None,
             status: 0,
             grpc_status: None,
+            delayed: None,
             audited: None,
             watch: None,
             received: Rc::default(),
@@ -86,6 +90,35 @@ impl Story {
 
     pub(super) fn route(&mut self, rule: &Rule) {
         self.route = Some(Arc::clone(rule.label()));
+    }
+
+    /// It is made to wait.
+    pub(super) fn delayed(&mut self, time: Duration) {
+        self.delayed = Some(time);
+    }
+
+    /// Counts a failure that is made on purpose.
+    pub(super) fn count_fault(&self, kind: FaultKind) {
+        self.client.worker.node.faults.count(kind, self.service.as_deref());
+    }
+
+    /// Envoy's words for what happened to it.
+    pub(crate) fn flags(&self) -> Option<Cow<'static, str>> {
+        let failed = self.failure.as_ref().map(|(outcome, _)| outcome.flag());
+        let delayed = self.delayed.map(|_| Outcome::FAULT_DELAYED.flag());
+        match (delayed, failed) {
+            (Some(delayed), Some(failed)) => Some(format!("{delayed},{failed}").into()),
+            (delayed, failed) => failed.or(delayed).map(Cow::Borrowed),
+        }
+    }
+
+    /// What it failed of; that it waited, when it did not fail.
+    pub(crate) fn cause(&self) -> Option<(Outcome, Cow<'_, str>)> {
+        let failed = self.failure.as_ref().map(|(outcome, text)| (*outcome, text.into()));
+        failed.or_else(|| {
+            let text = format!("delayed by {:?} on purpose", self.delayed?);
+            Some((Outcome::FAULT_DELAYED, text.into()))
+        })
     }
 
     pub(super) fn forwarded(&mut self, parts: &Parts) {

@@ -154,7 +154,9 @@ impl<'a> Tries<'a> {
             Terms {
                 idempotent: retry::is_idempotent(repeated.head().method()) && !upgrade,
                 opted_in: retry.is_some_and(|retry| retry.delivered) && !upgrade,
-                asked: retry.is_some_and(|retry| retry.attempts > 0),
+                asked: retry.is_some_and(|retry| {
+                    retry.attempts > 0 && (retry.broken || ended == Ended::Answered)
+                }),
                 whole: repeated.is_whole(),
             },
         )

@@ -7,8 +7,6 @@
 use http::{HeaderName, Method, Response};
 use shared::mesh::Retry;
 
-/// gRPC's CANCELLED and UNAVAILABLE: Istio repeats them with any `retry`.
-const GRPC_RETRIED: [&[u8]; 2] = [b"1", b"14"];
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
@@ -42,7 +40,7 @@ pub struct Terms {
     pub idempotent: bool,
     /// The route's owner allows to repeat any method.
     pub opted_in: bool,
-    /// The route has a `retry`.
+    /// The route wants another attempt after such an end.
     pub asked: bool,
     /// All of it is still here.
     pub whole: bool,
@@ -92,8 +90,9 @@ pub fn ended<B>(response: &Response<B>, retry: Option<&Retry>) -> Option<Ended> 
     let says = |name, is: &dyn Fn(&[u8]) -> bool| {
         headers.get(name).is_some_and(|value: &http::HeaderValue| is(value.as_bytes()))
     };
-    let is_retried = retry.codes.contains(&response.status().as_u16())
-        || says(GRPC_STATUS, &|status| GRPC_RETRIED.contains(&status));
+    let number = |text: &[u8]| std::str::from_utf8(text).ok()?.parse::<u8>().ok();
+    let is_retried = retry.names(response.status().as_u16())
+        || says(GRPC_STATUS, &|status| number(status).is_some_and(|one| retry.grpc.contains(&one)));
     let given_up = says(PROXY_STATUS, &|status| status.starts_with(OURS));
     // Envoy: what came too early is not helped by coming at once.
     let given_up = given_up || headers.contains_key(RATE_LIMITED);
@@ -162,7 +161,15 @@ mod tests {
 
     #[test]
     fn answers_that_the_route_names_are_repeated_unless_a_nearer_hop_gave_up() {
-        let retry = Retry { codes: [503].into(), attempts: 2, backoff: None, delivered: false };
+        let retry = Retry {
+            codes: [503].into(),
+            server_errors: false,
+            grpc: Retry::GRPC.into(),
+            broken: true,
+            attempts: 2,
+            backoff: None,
+            delivered: false,
+        };
         let answer = |status: u16, header: Option<(&str, &str)>| {
             let builder = Response::builder().status(status);
             let builder =
@@ -179,6 +186,10 @@ mod tests {
             assert_eq!(repeated, expected, "grpc-status {status}");
         }
         assert_eq!(ended(&Response::new(()), None), None);
+        let all = Retry { server_errors: true, ..retry };
+        let status = |status: u16| Response::builder().status(status).body(()).unwrap();
+        assert_eq!(ended(&status(599), Some(&all)), Some(Ended::Answered));
+        assert_eq!(ended(&status(499), Some(&all)), None);
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl ByHeader {
     fn list(&mut self, wanted: &HttpMatch) -> &mut Vec<u32> {
         let exact = wanted.headers.iter().find_map(|one| match &one.value {
             ValueMatch::Exact(value) => Some((&one.name, value)),
-            ValueMatch::Regex(_) => None,
+            ValueMatch::Regex(_) | ValueMatch::Start(_) | ValueMatch::Present => None,
         });
         let Some((name, value)) = exact else { return &mut self.rest };
         let by_value = self.names.entry(name.clone()).or_default();

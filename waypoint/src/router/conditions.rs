@@ -7,18 +7,20 @@ use std::collections::HashMap;
 use http::HeaderName;
 use http::header::HOST;
 use http::request::Parts;
-use shared::mesh::HttpMatch;
+use shared::mesh::{Further, HeaderMatch, HttpMatch, ValueMatch};
 
 /// A request that is being matched.
 pub(super) struct Asked<'r> {
     request: &'r Parts,
+    /// Namespace that the client proved to be of.
+    client: Option<&'r str>,
     /// The first value of each query parameter, once one was asked for.
     query: OnceCell<HashMap<&'r str, &'r str>>,
 }
 
 impl<'r> Asked<'r> {
-    pub(super) fn new(request: &'r Parts) -> Self {
-        Self { request, query: OnceCell::new() }
+    pub(super) fn new(request: &'r Parts, client: Option<&'r str>) -> Self {
+        Self { request, client, query: OnceCell::new() }
     }
 
     /// The path without query: `*` of `OPTIONS *`, "" of a CONNECT.
@@ -26,16 +28,30 @@ impl<'r> Asked<'r> {
         self.request.uri.path()
     }
 
-    /// Whether method, headers and query are as `wanted`.
+    /// Whether everything but path and port is as `wanted`.
     pub(super) fn meets(&self, wanted: &HttpMatch) -> bool {
         wanted.method.as_ref().is_none_or(|method| *method == self.request.method)
-            && wanted
-                .headers
-                .iter()
-                .all(|one| self.header(&one.name).is_some_and(|value| one.value.is_match(&value)))
+            && wanted.headers.iter().all(|one| self.has(one))
             && wanted.query.iter().all(|one| {
                 self.parameter(&one.name).is_some_and(|value| one.value.is_match(value.as_bytes()))
             })
+            && wanted.further.as_ref().is_none_or(|further| self.meets_further(further))
+    }
+
+    fn meets_further(&self, wanted: &Further) -> bool {
+        let is = |wanted: &Option<ValueMatch>, value: &dyn Fn() -> Option<Cow<'r, [u8]>>| {
+            wanted.as_ref().is_none_or(|one| value().is_some_and(|value| one.is_match(&value)))
+        };
+        let scheme = || Some(self.request.uri.scheme_str().unwrap_or("http").as_bytes().into());
+        is(&wanted.scheme, &scheme)
+            && is(&wanted.methods, &|| Some(self.request.method.as_str().as_bytes().into()))
+            && is(&wanted.authority, &|| self.header(&HOST))
+            && wanted.source_namespace.as_deref().is_none_or(|own| self.client == Some(own))
+            && !wanted.without_headers.iter().any(|one| self.has(one))
+    }
+
+    fn has(&self, wanted: &HeaderMatch) -> bool {
+        self.header(&wanted.name).is_some_and(|value| wanted.value.is_match(&value))
     }
 
     /// The value of a header; several of one name are one, joined with commas (RFC 9110 §5.3). The

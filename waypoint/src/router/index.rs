@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use shared::mesh::{HttpMatch, PathMatch};
+use shared::mesh::PathMatch;
 
 use super::bucket::Bucket;
 use super::conditions::Asked;
@@ -46,8 +46,10 @@ impl Index {
                     lengths.push(prefix.len());
                     prefixes.entry(prefix.clone()).or_default().push(candidate);
                 }
-                (PathMatch::Regex(_), _) => regexes.push(id),
                 (PathMatch::Any, _) => any.push(candidate),
+                (PathMatch::Regex(_) | PathMatch::Start { .. } | PathMatch::ExactAnyCase(_), _) => {
+                    regexes.push(id)
+                }
             }
         }
         // Candidates came with the longest prefix first.
@@ -77,18 +79,15 @@ impl Index {
         let first = |bucket: &Bucket| bucket.find(asked, meets);
         let exact = || first(self.exact.get(path)?);
         let prefix = || self.buckets(path).find_map(first);
-        let regex = || {
-            self.regexes.iter().copied().find(|id| match &wanted(id).path {
-                PathMatch::Regex(pattern) => pattern.is_match(path.as_bytes()) && meets(id),
-                _ => false,
-            })
-        };
+        let regex =
+            || self.regexes.iter().copied().find(|id| wanted(id).path.is_match(path) && meets(id));
         let found = exact()
             .or_else(prefix)
             .or_else(regex)
             .or_else(|| first(&self.any))
             .or(self.catch_all)?;
-        Some(Matched { rule: &rules[found.rule as usize], prefix: prefix_of(wanted(&found)) })
+        let prefix = wanted(&found).path.prefix_bytes();
+        Some(Matched { rule: &rules[found.rule as usize], prefix })
     }
 
     /// The buckets of the prefixes of `path`, the longest first. A prefix ends where a segment does.
@@ -98,12 +97,5 @@ impl Index {
         // "" is the prefix of every path that begins with a slash: not of "*".
         let ends = ends.filter(|length| **length > 0 || path.starts_with('/'));
         ends.filter_map(|length| self.prefixes.get(path.get(..*length)?))
-    }
-}
-
-fn prefix_of(wanted: &HttpMatch) -> Option<&str> {
-    match &wanted.path {
-        PathMatch::Prefix(prefix) => Some(prefix),
-        _ => None,
     }
 }

@@ -65,9 +65,12 @@ impl<'a> Candidate<'a> {
     }
 
     fn weight(&self) -> (Class, usize, bool, usize, usize) {
-        let HttpMatch { path, headers, query, method } = self.wanted;
+        let HttpMatch { path, headers, query, method, further: _ } = self.wanted;
         let length = match path {
-            PathMatch::Exact(text) | PathMatch::Prefix(text) => text.len(),
+            PathMatch::Exact(text)
+            | PathMatch::Prefix(text)
+            | PathMatch::Start { text, .. }
+            | PathMatch::ExactAnyCase(text) => text.len(),
             PathMatch::Regex(pattern) => pattern.as_str().len(),
             PathMatch::Any => 0,
         };
@@ -87,7 +90,8 @@ pub(super) fn class(wanted: &HttpMatch) -> Class {
         PathMatch::Any if alone => Class::CatchAll,
         PathMatch::Prefix(text) if alone && text.is_empty() => Class::CatchAll,
         PathMatch::Any => Class::Any,
-        PathMatch::Regex(_) => Class::Regex,
+        // The last two are of virtual services, which are not sorted.
+        PathMatch::Regex(_) | PathMatch::Start { .. } | PathMatch::ExactAnyCase(_) => Class::Regex,
         PathMatch::Prefix(_) => Class::Prefix,
         PathMatch::Exact(_) => Class::Exact,
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use shared::mesh::{
-    self, Destination, HttpMatch, HttpRule, RateLimits, Retry, Route, RouteKey, RouteKind, Session,
-    Timeouts,
+    self, Destination, Fault, HttpMatch, HttpRule, RateLimits, Retry, Route, RouteKey, RouteKind,
+    Session, Timeouts,
 };
 
 use crate::filters::{Filters, HeaderEdits};
@@ -19,6 +19,8 @@ pub struct Rule {
     pub(super) matches: Arc<[HttpMatch]>,
     /// What is done to its requests and responses.
     pub filters: Filters,
+    /// Failures that are made on purpose.
+    pub fault: Option<Arc<Fault>>,
     backends: Weighted,
     /// How long its requests may take.
     pub timeouts: Timeouts,
@@ -37,6 +39,7 @@ impl Rule {
             name: rule.name.clone(),
             matches: rule.matches.clone(),
             filters: Filters::new(&rule.filters, &rule.mirrors),
+            fault: rule.fault.clone(),
             backends: Weighted::new(&rule.backends),
             timeouts: rule.timeouts,
             retry: rule.retry.clone(),
@@ -77,6 +80,11 @@ impl Rule {
     /// Whether it is of a `GRPCRoute`, whose clients want `grpc-status` instead of a status.
     pub fn is_grpc(&self) -> bool {
         self.route.key.kind == RouteKind::Grpc
+    }
+
+    /// Whether it is of a `VirtualService`, of which a destination that is unknown answers 503.
+    pub fn is_virtual(&self) -> bool {
+        self.route.key.kind == RouteKind::Virtual
     }
 
     /// The backend of a request that drew this number.

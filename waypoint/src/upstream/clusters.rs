@@ -9,15 +9,15 @@ use std::sync::Arc;
 use shared::balance::{self, Host, Wanted, host};
 use shared::mesh::{Mesh, Service, Workload};
 
-use crate::cluster::{Cluster, Locals};
+use crate::cluster::{Aim, Cluster, Locals, has_policy};
 use crate::tunnel::Client;
 use crate::upstream::{Answers, Endpoint, Secured, secured};
 
-/// Known clusters: by service (an address that [`Known`] keeps alive), port, and whether IPv4 is
-/// preferred.
+/// Known clusters: by service and subset (addresses that [`Known`] keeps alive; 0 is no subset), port,
+/// and whether IPv4 is preferred.
 #[derive(Default)]
 pub(super) struct Clusters {
-    known: RefCell<HashMap<(usize, u16, bool), Known>>,
+    known: RefCell<HashMap<(usize, usize, u16, bool), Known>>,
     secured: secured::Known,
     /// What names stand for.
     names: RefCell<Arc<Answers>>,
@@ -32,23 +32,25 @@ struct Known {
 }
 
 impl Clusters {
-    /// A port of `service` with the endpoints that `client` may be led to, in the family of `like`
-    /// where there is a choice.
+    /// What `aim` means, with the endpoints that `client` may be led to, in the family of `like` where
+    /// there is a choice.
     pub(super) fn get(
         &self,
         mesh: &Mesh,
         client: &Client,
-        (service, port): (&Arc<Service>, u16),
+        aim: Aim<'_>,
         like: IpAddr,
     ) -> Rc<Cluster> {
-        let key = (Arc::as_ptr(service).addr(), port, like.is_ipv4());
+        let Aim { service, port, subset } = aim;
+        let subset = subset.map_or(0, |subset| std::ptr::from_ref(subset).addr());
+        let key = (Arc::as_ptr(service).addr(), subset, port, like.is_ipv4());
         let mut known = self.known.borrow_mut();
         let generation = self.generation(mesh);
         if let Some(one) = known.get(&key).filter(|one| one.generation == generation) {
             return Rc::clone(&one.cluster);
         }
         let endpoints = match self.secured(service, port) {
-            Ok(secured) => self.found(mesh, &client.own, (service, port), like, secured.as_ref()),
+            Ok(secured) => self.found(mesh, &client.own, aim, like, secured.as_ref()),
             // Nobody, rather than somebody in plaintext.
             Err(error) => {
                 tracing::warn!(service = %service.key, %error, "cannot speak TLS as asked");
@@ -56,7 +58,7 @@ impl Clusters {
             }
         };
         let worker = &client.worker;
-        let cluster = Cluster::new(mesh, (service, port), endpoints, client, &self.locals);
+        let cluster = Cluster::new(mesh, aim, endpoints, client, &self.locals);
         if let Some(standing) = cluster.limits_connections() {
             worker.upstream.give_way(standing);
         }
@@ -70,9 +72,7 @@ impl Clusters {
         let generation = self.generation(mesh);
         self.known.borrow_mut().retain(|_, one| one.generation == generation);
         self.secured.sweep();
-        self.locals.sweep(|key, port| {
-            mesh.service(key).is_some_and(|service| service.policy(port).is_some())
-        });
+        self.locals.sweep(|destination| has_policy(mesh, destination));
     }
 
     /// Takes what names stand for from now on.
@@ -96,16 +96,17 @@ impl Clusters {
         &self,
         mesh: &Mesh,
         own: &Workload,
-        (service, port): (&Service, u16),
+        aim: Aim<'_>,
         like: IpAddr,
         secured: Option<&Secured>,
     ) -> Box<[Endpoint]> {
         let names = self.names.borrow();
         // The preference of a rule takes the place of the service's own.
-        let ruled = service.policy(port).is_some_and(|policy| policy.locality.is_some());
-        let open = ruled.then(|| Service { balancing: None, ..service.clone() });
-        let service = open.as_ref().unwrap_or(service);
-        let candidates = balance::candidates(mesh, own, service, Wanted::Service, port);
+        let ruled = aim.policy().is_some_and(|policy| policy.locality.is_some());
+        let open = ruled.then(|| Service { balancing: None, ..Service::clone(aim.service) });
+        let service = open.as_ref().unwrap_or(aim.service);
+        let wanted = aim.subset.map_or(Wanted::Service, |subset| Wanted::Subset(&subset.labels));
+        let candidates = balance::candidates(mesh, own, service, wanted, aim.port);
         let mut endpoints = Vec::new();
         for one in candidates {
             let addresses = match host(one.workload, like, service.ip_families) {

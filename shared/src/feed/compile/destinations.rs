@@ -13,7 +13,7 @@ use crate::feed::compile::world::World;
 use crate::feed::compile::{Compiled, Options};
 use crate::feed::object::{Body, DestinationRule, Groups, Object, PolicyRead};
 use crate::feed::verdict::{Cause, Verdict};
-use crate::mesh::{GatewayDestination, PolicyScope, Service, Subset, TrafficPolicies};
+use crate::mesh::{PolicyScope, Service, Subset, TrafficPolicies};
 
 pub(super) fn compile(world: &mut World<'_>, compiled: &mut Compiled) {
     let rules = Rules::read(world);
@@ -69,7 +69,7 @@ impl<'a> Rules<'a> {
         for object in world.objects {
             if let Body::DestinationRule(rule) = &object.body {
                 let namespace = &*object.key.namespace;
-                let host = full_host(&rule.host, namespace, &world.options.cluster_domain);
+                let host = world.full_host(&rule.host, namespace);
                 all.entry((namespace, host)).or_default().push((object, rule));
             }
         }
@@ -93,13 +93,8 @@ impl<'a> Rules<'a> {
     /// The policies of `service` for its waypoint.
     fn of(&self, service: &Service, options: &Options) -> Option<Arc<TrafficPolicies>> {
         let own = &*service.key.namespace;
-        let serving = service.waypoints().find_map(|waypoint| match &waypoint.destination {
-            GatewayDestination::Hostname(key) => Some(&*key.namespace),
-            GatewayDestination::Address(_) => None,
-        });
-        let here = options.gateway.as_ref().map(|(namespace, _)| &**namespace);
-        let viewer = here.or(serving).unwrap_or(own);
-        let served = here.is_some() || service.waypoints().next().is_some();
+        let viewer = World::viewer(options, service);
+        let served = options.gateway.is_some() || service.waypoints().next().is_some();
         let root = &*options.root_namespace;
         let mut places = vec![own, root];
         if viewer != root {
@@ -249,16 +244,8 @@ fn scope(own: &PolicyRead, wider: &PolicyRead) -> PolicyScope {
 }
 
 /// Whether `*suffix` means `host`; `*.x` is not `x` itself.
-fn is_under(host: &str, suffix: &str) -> bool {
+pub(super) fn is_under(host: &str, suffix: &str) -> bool {
     host.len() > suffix.len() && host.ends_with(suffix)
-}
-
-/// A name without dots is of the rule's own namespace.
-fn full_host(host: &str, namespace: &str, domain: &str) -> Box<str> {
-    if host == "*" || host.contains('.') {
-        return host.into();
-    }
-    format!("{host}.{namespace}.svc.{domain}").into()
 }
 
 #[cfg(test)]

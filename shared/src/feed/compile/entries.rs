@@ -177,6 +177,7 @@ fn insert(
         network_mode: NetworkMode::Standard,
         app_tunnel: None,
         capacity: machine.weight,
+        labels: world.subset_labels(&machine.labels),
         services,
     };
     compiled.workloads.insert(workload.uid.clone(), Arc::new(workload));

@@ -125,6 +125,7 @@ fn workload(
         },
         app_tunnel: None,
         capacity: 1,
+        labels: world.subset_labels(&object.labels),
         services: services(world, object, pod),
     })
 }

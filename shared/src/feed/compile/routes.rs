@@ -4,6 +4,7 @@
 //! of the traffic must fail rather than go elsewhere (spec L7 §2.6); each has a verdict.
 
 mod references;
+mod virtual_services;
 
 use std::sync::Arc;
 
@@ -20,7 +21,9 @@ use crate::mesh::{
 use references::{Cannot, References};
 
 pub(super) fn compile(world: &mut World<'_>, compiled: &mut Compiled) {
-    if !world.objects.iter().any(|object| matches!(object.body, Body::Route(_))) {
+    let is_route =
+        |object: &&&Object| matches!(object.body, Body::Route(_) | Body::VirtualService(_));
+    if !world.objects.iter().any(|object| is_route(&object)) {
         return;
     }
     let references = References::new(world, compiled);
@@ -32,6 +35,9 @@ pub(super) fn compile(world: &mut World<'_>, compiled: &mut Compiled) {
             verdicts = resolving.verdicts;
         }
     }
+    let found = virtual_services::routes(world, &references);
+    routes.extend(found.0);
+    verdicts.extend(found.1);
     compiled.routes = routes.into_iter().map(|one| (one.key.clone(), Arc::new(one))).collect();
     world.verdicts.append(&mut verdicts);
 }

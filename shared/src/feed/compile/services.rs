@@ -218,6 +218,7 @@ impl Slice<'_> {
             network_mode: NetworkMode::Standard,
             app_tunnel: None,
             capacity: 1,
+            labels: Box::default(),
             services: [(self.key.clone(), ports.clone())].into(),
         };
         compiled.workloads.insert(workload.uid.clone(), Arc::new(workload));

@@ -1,6 +1,6 @@
 //! The objects by what refers to them, and the references that several kinds share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::authz::{GatewayKey, PolicyKey};
@@ -13,7 +13,7 @@ use crate::feed::object::{
 };
 use crate::feed::verdict::{Cause, Verdict};
 use crate::mesh::{
-    self, GatewayAddress, GatewayDestination, Locality, NetworkAddr, PortMap, ServiceKey,
+    self, GatewayAddress, GatewayDestination, Locality, NetworkAddr, PortMap, Service, ServiceKey,
 };
 
 /// Namespace and name.
@@ -32,6 +32,8 @@ pub(super) struct World<'a> {
     localities: HashMap<&'a str, Arc<Locality>>,
     gateways: HashMap<(&'a str, &'a str), &'a Gateway>,
     waypoints: HashMap<Name, Arc<GatewayAddress>>,
+    /// Keys of labels that subsets look at.
+    subset_keys: HashSet<&'a str>,
     /// Per namespace ("" is all of them): policies that workloads must refer to.
     pub(super) selected: HashMap<Arc<str>, Vec<(&'a Labels, PolicyKey)>>,
     /// Per pod of an endpoint slice: the services it is an endpoint of.
@@ -69,6 +71,7 @@ impl<'a> World<'a> {
             localities: HashMap::new(),
             gateways: HashMap::new(),
             waypoints: HashMap::new(),
+            subset_keys: HashSet::new(),
             selected: HashMap::new(),
             sliced: HashMap::new(),
             selecting: HashMap::new(),
@@ -92,6 +95,10 @@ impl<'a> World<'a> {
                 }
                 Body::Gateway(gateway) => {
                     world.gateways.insert((namespace, name), gateway);
+                }
+                Body::DestinationRule(rule) => {
+                    let labels = rule.subsets.iter().flat_map(|subset| subset.labels.iter());
+                    world.subset_keys.extend(labels.map(|(key, _)| &**key));
                 }
                 _ => {}
             }
@@ -164,6 +171,31 @@ impl<'a> World<'a> {
     /// The locality of a node.
     pub(super) fn locality(&self, node: &str) -> Arc<Locality> {
         self.localities.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Those labels that subsets look at.
+    pub(super) fn subset_labels(&self, labels: &Labels) -> Labels {
+        let wanted = |(key, _): &&(Arc<str>, Arc<str>)| self.subset_keys.contains(&**key);
+        labels.iter().filter(wanted).cloned().collect()
+    }
+
+    /// A host as a rule in `namespace` names it: without dots it is a service of that namespace.
+    pub(super) fn full_host(&self, host: &str, namespace: &str) -> Box<str> {
+        if host == "*" || host.contains('.') {
+            return host.into();
+        }
+        format!("{host}.{namespace}.svc.{}", self.options.cluster_domain).into()
+    }
+
+    /// The namespace whose waypoint decides about the traffic of `service`: the one that is served
+    /// here, else the service's own waypoint's, else the service's.
+    pub(super) fn viewer<'s>(options: &'s Options, service: &'s Service) -> &'s str {
+        let serving = service.waypoints().find_map(|waypoint| match &waypoint.destination {
+            GatewayDestination::Hostname(key) => Some(&*key.namespace),
+            GatewayDestination::Address(_) => None,
+        });
+        let here = options.gateway.as_ref().map(|(namespace, _)| &**namespace);
+        here.or(serving).unwrap_or(&service.key.namespace)
     }
 
     /// The key of a Kubernetes service.

@@ -88,7 +88,7 @@ fn unknown_kind_is_named_and_others_stay() {
 
 #[test]
 fn known_kind_without_effect_is_unsupported() {
-    let route = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\n";
+    let route = "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: r}\n";
     assert_eq!(refused(&compile_one(route)), [(1, "kind", Cause::Unsupported)]);
 }
 

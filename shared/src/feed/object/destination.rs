@@ -8,7 +8,7 @@ mod balancer;
 mod locality;
 mod outliers;
 mod pool;
-mod values;
+pub(super) mod values;
 
 use std::sync::Arc;
 
@@ -40,6 +40,16 @@ pub(crate) enum Export {
 }
 
 impl Export {
+    /// `exportTo` of an object in the namespace `own`.
+    pub(crate) fn read(spec: &Fields<'_>, own: &Arc<str>, intern: &mut Interner) -> Self {
+        let names = spec.texts("exportTo");
+        if names.is_empty() || names.contains(&"*") {
+            return Self::All;
+        }
+        let name = |text: &&str| if *text == "." { own.clone() } else { intern.text(text) };
+        Self::Only(names.iter().map(name).collect())
+    }
+
     /// Whether a client in `namespace` sees the rule.
     pub(crate) fn reaches(&self, namespace: &str) -> bool {
         match self {
@@ -141,25 +151,16 @@ impl DestinationRule {
         let subsets = spec.at_most("subsets", MOST_ENTRIES);
         Some(Self {
             host: intern.text(host),
-            export: export(&spec, &head.key.namespace, intern),
+            export: Export::read(&spec, &head.key.namespace, intern),
             policy: spec.fields("trafficPolicy").map(|fields| PolicyRead::read(&fields, intern)),
             subsets: subsets.iter().filter_map(|one| subset(one, intern)).collect(),
         })
     }
 }
 
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let name = text.strip_prefix("*.").unwrap_or(text);
     text == "*" || (name.len() <= 253 && crate::identity::is_dns1123_subdomain(name))
-}
-
-fn export(spec: &Fields<'_>, own: &Arc<str>, intern: &mut Interner) -> Export {
-    let names = spec.texts("exportTo");
-    if names.is_empty() || names.contains(&"*") {
-        return Export::All;
-    }
-    let name = |text: &&str| if *text == "." { own.clone() } else { intern.text(text) };
-    Export::Only(names.iter().map(name).collect())
 }
 
 fn subset(fields: &Fields<'_>, intern: &mut Interner) -> Option<SubsetRead> {
@@ -168,9 +169,6 @@ fn subset(fields: &Fields<'_>, intern: &mut Interner) -> Option<SubsetRead> {
         fields.report("name", Cause::Invalid, "a subset needs a name, a DNS label");
         return None;
     }
-    let reason = "only a VirtualService leads to a subset, and that kind is not supported: its \
-                  endpoints are reached as all others are";
-    fields.report("", Cause::Unsupported, reason);
     let mut labels = fields.pairs("labels");
     labels.sort_unstable();
     Some(SubsetRead {

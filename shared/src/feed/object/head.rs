@@ -93,7 +93,7 @@ const ACTING: &[(&str, &[Kind])] = &[
     ("ambient.istio.io/bypass-inbound-capture", &[Kind::Pod]),
     ("culvert.dev/netns", &[Kind::Pod]),
     ("culvert.dev/require-waypoint", &[Kind::Pod]),
-    ("culvert.dev/retry-delivered", &[Kind::Route(RouteKind::Http)]),
+    ("culvert.dev/retry-delivered", &[Kind::Route(RouteKind::Http), Kind::VirtualService]),
     (rates::TOGETHER, LIMITED),
     (rates::PER_CALLER, LIMITED),
 ];

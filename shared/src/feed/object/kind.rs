@@ -7,6 +7,7 @@ use crate::feed::object::backend_tls::authorities_of_config_map;
 use crate::feed::object::{
     Authorization, BackendTlsPolicy, BackendTraffic, Body, DestinationRule, EndpointSlice, Gateway,
     Head, KubeService, Machine, PeerAuthentication, Pod, ReferenceGrant, RouteObject, ServiceEntry,
+    VirtualService,
 };
 use crate::feed::verdict::Cause;
 use crate::mesh::RouteKind;
@@ -27,6 +28,7 @@ pub(crate) enum Kind {
     Route(RouteKind),
     ReferenceGrant,
     DestinationRule,
+    VirtualService,
     BackendTraffic,
     BackendTlsPolicy,
     ConfigMap,
@@ -65,6 +67,7 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::BackendTlsPolicy, "BackendTLSPolicy", ALPHA_ROUTE),
     (Kind::ConfigMap, "ConfigMap", CORE),
     (Kind::DestinationRule, "DestinationRule", NETWORKING),
+    (Kind::VirtualService, "VirtualService", NETWORKING),
     (Kind::BackendTraffic, "XBackendTrafficPolicy", EXPERIMENTAL),
 ];
 
@@ -77,7 +80,6 @@ const UNSUPPORTED: &[&str] = &[
     "Sidecar",
     "Telemetry",
     "UDPRoute",
-    "VirtualService",
     "WasmPlugin",
     "WorkloadGroup",
 ];
@@ -159,6 +161,8 @@ impl Kind {
             }
             Self::DestinationRule => DestinationRule::read(root, head, intern)
                 .map(|one| Body::DestinationRule(Box::new(one))),
+            Self::VirtualService => VirtualService::read(root, head, intern)
+                .map(|one| Body::VirtualService(Box::new(one))),
             Self::BackendTraffic => {
                 BackendTraffic::read(root, intern).map(|one| Body::BackendTraffic(Box::new(one)))
             }

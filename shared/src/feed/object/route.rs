@@ -7,10 +7,10 @@
 mod cors;
 mod filters;
 mod grpc;
-mod headers;
+pub(super) mod headers;
 mod http;
 mod matches;
-mod paths;
+pub(super) mod paths;
 pub(super) mod policy;
 mod reference;
 mod tcp;
@@ -56,6 +56,7 @@ impl RuleRead {
             name,
             matches: matches.into(),
             filters: Arc::default(),
+            fault: None,
             mirrors: Box::default(),
             backends: Box::default(),
             timeouts: Timeouts::default(),
@@ -107,7 +108,10 @@ impl RouteObject {
         let rules = match kind {
             RouteKind::Http => RulesRead::Http(http::rules(&spec, head, intern)),
             RouteKind::Grpc => RulesRead::Http(grpc::rules(&spec, head, intern)),
-            RouteKind::Tls | RouteKind::Tcp => tcp::rules(kind, &spec, namespace, intern),
+            // A virtual service is read elsewhere.
+            RouteKind::Tls | RouteKind::Tcp | RouteKind::Virtual => {
+                tcp::rules(kind, &spec, namespace, intern)
+            }
         };
         // Of the others the head says that it has no effect.
         let limited = matches!(kind, RouteKind::Http | RouteKind::Grpc);

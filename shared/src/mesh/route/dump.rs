@@ -57,6 +57,10 @@ pub(super) fn headers<S: Serializer>(
     serializer.collect_map(headers.iter().map(|(name, value)| (name.as_str(), readable(value))))
 }
 
+pub(super) fn body<S: Serializer>(body: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&String::from_utf8_lossy(body))
+}
+
 pub(super) fn target<S: Serializer>(target: &Target, serializer: S) -> Result<S::Ok, S::Error> {
     match target {
         Ok(destination) => serializer.collect_str(destination),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Serialize;
 
-use super::{Target, dump};
+use super::{Pattern, Substitution, Target, dump};
 
 /// The filters of a rule or a backend; a backend has header changes only.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -18,12 +19,15 @@ pub struct RouteFilters {
     /// Applied to responses.
     #[serde(skip_serializing_if = "HeaderChanges::is_empty")]
     pub response_headers: HeaderChanges,
-    /// Requests are answered with another address; never together with `rewrite`.
+    /// Requests are answered with another address; never together with `rewrite` or `direct`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
     /// Requests are sent under another address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<Rewrite>,
+    /// Requests are answered so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct: Option<DirectResponse>,
     /// Browsers of other origins are answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
@@ -59,15 +63,40 @@ impl HeaderChanges {
 pub struct Redirect {
     /// Scheme; `None` for that of the request.
     pub scheme: Option<RedirectScheme>,
-    /// Host; `None` for that of the request.
+    /// Host, of a `VirtualService` perhaps with a port; `None` for that of the request.
     pub hostname: Option<Arc<str>>,
     /// Path; `None` for that of the request.
     pub path: Option<PathChange>,
-    /// Port; `None` for that of the scheme, or else the one that was dialled.
-    pub port: Option<u16>,
+    /// Port; never written where the scheme says it already.
+    pub port: RedirectPort,
     /// 301, 302, 303, 307 or 308.
     #[serde(serialize_with = "dump::text")]
     pub status: StatusCode,
+}
+
+/// An answer that no backend is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DirectResponse {
+    /// 200 to 599.
+    #[serde(serialize_with = "dump::text")]
+    pub status: StatusCode,
+    /// Its body.
+    #[serde(serialize_with = "dump::body", skip_serializing_if = "Bytes::is_empty")]
+    pub body: Bytes,
+}
+
+/// The port of a redirection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RedirectPort {
+    /// This one.
+    Said(u16),
+    /// That of the scheme.
+    OfScheme,
+    /// The one of the service that the client connected to.
+    Dialled,
+    /// As it stands in the host: in the one that is said here, or else the client's.
+    AsAsked,
 }
 
 /// The scheme of a redirection.
@@ -99,6 +128,11 @@ pub enum PathChange {
     Full(Arc<str>),
     /// Instead of the prefix that matched.
     Prefix(Arc<str>),
+    /// Instead of the letters that matched, slashes or not; of the whole path where they are no
+    /// prefix. Of a `VirtualService`, as the next.
+    Start(Arc<str>),
+    /// Instead of everything that an expression finds.
+    Found(Substitution),
 }
 
 /// Where copies of requests go.
@@ -130,8 +164,20 @@ pub struct Cors {
     /// Response headers that scripts see; `None` for `*`.
     #[serde(serialize_with = "dump::list")]
     pub exposed: Option<Box<[HeaderName]>>,
-    /// How long browsers remember the answer.
-    pub max_age: Duration,
+    /// How long browsers remember the answer; `None` leaves it to them.
+    pub max_age: Option<Duration>,
+    /// What becomes of other origins.
+    pub others: Others,
+}
+
+/// What becomes of origins that are not allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Others {
+    /// Preflights are answered without permissions; of the backend's permissions none is left.
+    Refused,
+    /// They are the backend's business, preflights too.
+    Forwarded,
 }
 
 /// An origin, or many. In lower case.
@@ -144,4 +190,8 @@ pub enum OriginMatch {
     Exact(Arc<str>),
     /// `scheme://*.suffix[:port]`: what stands before and behind the star.
     Wildcard(Arc<str>, Arc<str>),
+    /// It begins so. Of a `VirtualService`, as the next.
+    Start(Arc<str>),
+    /// The whole origin is in the language of the expression.
+    Regex(Pattern),
 }

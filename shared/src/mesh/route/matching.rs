@@ -21,14 +21,46 @@ pub struct HttpMatch {
     /// Method.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::dump::method")]
     pub method: Option<Method>,
+    /// What only a `VirtualService` asks for.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub further: Option<Box<Further>>,
 }
 
 impl HttpMatch {
     /// What a rule without matches has: every path.
     pub fn everything() -> Self {
         let path = PathMatch::Prefix("".into());
-        Self { path, headers: Box::default(), query: Box::default(), method: None }
+        Self { path, headers: Box::default(), query: Box::default(), method: None, further: None }
     }
+
+    /// The only port of the service; `None` for all.
+    pub fn port(&self) -> Option<u16> {
+        self.further.as_ref()?.port
+    }
+}
+
+/// What only a `VirtualService` asks for; of several conditions all must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Further {
+    /// The port of the service that was dialled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Scheme.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<ValueMatch>,
+    /// Method, where it is no exact one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub methods: Option<ValueMatch>,
+    /// Host and port, as the client wrote them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<ValueMatch>,
+    /// Headers that must not be so; one that is missing is not.
+    #[serde(skip_serializing_if = "<[HeaderMatch]>::is_empty")]
+    pub without_headers: Box<[HeaderMatch]>,
+    /// Namespace that the client proved to be of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_namespace: Option<Arc<str>>,
 }
 
 /// What a path must look like.
@@ -43,6 +75,44 @@ pub enum PathMatch {
     Regex(Pattern),
     /// Nothing is asked of it: a gRPC match without service and method.
     Any,
+    /// Its first letters, which may end within a segment. Of a `VirtualService`, as the next.
+    #[serde(rename_all = "camelCase")]
+    Start {
+        /// The letters.
+        text: Arc<str>,
+        /// Whether ASCII letters are compared in any case.
+        any_case: bool,
+    },
+    /// The whole path, in any case of ASCII letters.
+    ExactAnyCase(Arc<str>),
+}
+
+impl PathMatch {
+    /// Whether a path, without query, is as asked for.
+    pub fn is_match(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(own) => **own == *path,
+            // "" is the prefix of every path that begins with a slash: not of "*".
+            Self::Prefix(own) => path
+                .strip_prefix(&**own)
+                .is_some_and(|rest| rest.starts_with('/') || (rest.is_empty() && !own.is_empty())),
+            Self::Regex(pattern) => pattern.is_match(path.as_bytes()),
+            Self::Any => true,
+            Self::Start { text, any_case: false } => path.starts_with(&**text),
+            Self::Start { text, any_case: true } => {
+                path.get(..text.len()).is_some_and(|start| start.eq_ignore_ascii_case(text))
+            }
+            Self::ExactAnyCase(own) => own.eq_ignore_ascii_case(path),
+        }
+    }
+
+    /// How much of a path that matches stands for the prefix; `None` when it is no prefix.
+    pub fn prefix_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Prefix(text) | Self::Start { text, .. } => Some(text.len()),
+            Self::Exact(_) | Self::Regex(_) | Self::Any | Self::ExactAnyCase(_) => None,
+        }
+    }
 }
 
 /// A header and its value; several of one name count as one, joined with commas.
@@ -72,6 +142,10 @@ pub enum ValueMatch {
     Exact(Arc<str>),
     /// The whole value is in the language of the expression.
     Regex(Pattern),
+    /// It begins so. Of a `VirtualService`, as the next.
+    Start(Arc<str>),
+    /// It is there.
+    Present,
 }
 
 impl ValueMatch {
@@ -80,6 +154,8 @@ impl ValueMatch {
         match self {
             Self::Exact(text) => text.as_bytes() == value,
             Self::Regex(pattern) => pattern.is_match(value),
+            Self::Start(text) => value.starts_with(text.as_bytes()),
+            Self::Present => true,
         }
     }
 }
@@ -134,7 +210,8 @@ impl Pattern {
     }
 }
 
-fn compile(text: &str) -> Result<Regex, PatternError> {
+/// An expression within the limits of all.
+pub(super) fn compile(text: &str) -> Result<Regex, PatternError> {
     let mut builder = RegexBuilder::new(text);
     builder.size_limit(PATTERN_BYTES).dfa_size_limit(AUTOMATON_BYTES).nest_limit(64);
     builder.build().map_err(|error| match error {
@@ -184,6 +261,27 @@ mod tests {
         ] {
             let pattern = Pattern::new(pattern).unwrap();
             assert_eq!(pattern.is_match(value.as_bytes()), expected, "{pattern:?} on {value:?}");
+        }
+    }
+
+    #[test]
+    fn paths_begin_with_letters_or_with_segments() {
+        let start = |text: &str, any_case| PathMatch::Start { text: text.into(), any_case };
+        for (wanted, path, expected) in [
+            (PathMatch::Prefix("/a".into()), "/a", true),
+            (PathMatch::Prefix("/a".into()), "/a/b", true),
+            (PathMatch::Prefix("/a".into()), "/ab", false),
+            (PathMatch::Prefix("".into()), "/", true),
+            (PathMatch::Prefix("".into()), "*", false),
+            (start("/a", false), "/ab", true),
+            (start("/a", false), "/Ab", false),
+            (start("/a", true), "/Ab", true),
+            (start("/ab", true), "/a", false),
+            (start("/x", true), "/é", false),
+            (PathMatch::ExactAnyCase("/a".into()), "/A", true),
+            (PathMatch::ExactAnyCase("/a".into()), "/A/", false),
+        ] {
+            assert_eq!(wanted.is_match(path), expected, "{wanted:?} on {path}");
         }
     }
 

@@ -31,12 +31,29 @@ impl Timeouts {
 pub struct Retry {
     /// Statuses that are answered by another attempt, beside failed connections.
     pub codes: Box<[u16]>,
+    /// So are all of 500 to 599.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub server_errors: bool,
+    /// Statuses of gRPC, where there is no message before them.
+    pub grpc: Box<[u8]>,
+    /// Whether broken connections and attempts that take too long are, too.
+    pub broken: bool,
     /// Attempts after the first; 0 for none.
     pub attempts: u32,
     /// The least wait before an attempt; `None` for the default.
     pub backoff: Option<Duration>,
     /// `culvert.dev/retry-delivered: "true"`: also requests that may have had an effect.
     pub delivered: bool,
+}
+
+impl Retry {
+    /// gRPC's CANCELLED and UNAVAILABLE, which Istio repeats by default.
+    pub const GRPC: [u8; 2] = [1, 14];
+
+    /// Whether the route wants another attempt after this status.
+    pub fn names(&self, status: u16) -> bool {
+        self.server_errors && (500..600).contains(&status) || self.codes.contains(&status)
+    }
 }
 
 /// How many requests to a service may be sent again.

@@ -14,7 +14,12 @@ struct Row<'a> {
     at: usize,
 }
 
-fn reference(routes: &[Route], port: u16, client: Option<&str>, request: &Parts) -> String {
+pub(super) fn reference(
+    routes: &[Route],
+    port: u16,
+    client: Option<&str>,
+    request: &Parts,
+) -> String {
     let web = sample::service_key("web", "ns");
     let mut rows = Vec::new();
     let mut any = false;
@@ -36,6 +41,7 @@ fn reference(routes: &[Route], port: u16, client: Option<&str>, request: &Parts)
             PathMatch::Prefix(path) => (2, path.len()),
             PathMatch::Regex(pattern) => (1, pattern.as_str().len()),
             PathMatch::Any => (0, 0),
+            other => unreachable!("{other:?} is of a virtual service"),
         };
         let HttpMatch { headers, query, method, .. } = row.wanted;
         let conditions = (method.is_some(), headers.len(), query.len());
@@ -64,6 +70,7 @@ fn is_match(wanted: &HttpMatch, request: &Parts) -> bool {
         PathMatch::Prefix(own) => segments(path).starts_with(&segments(own)),
         PathMatch::Regex(pattern) => pattern.is_match(path.as_bytes()),
         PathMatch::Any => true,
+        other => unreachable!("{other:?} is of a virtual service"),
     };
     let header = |one: &HeaderMatch| {
         let values = request.headers.get_all(&one.name).iter();
@@ -113,10 +120,11 @@ fn any_match() -> impl Strategy<Value = HttpMatch> {
             .collect(),
         query: parameter.map(|value| query("q", value)).into_iter().collect(),
         method,
+        further: None,
     })
 }
 
-fn any_route() -> impl Strategy<Value = Route> {
+pub(super) fn any_route() -> impl Strategy<Value = Route> {
     let parts = (
         (prop::sample::select(vec!["ns", "ns-b"]), 0..40u8, any::<bool>(), 0..3u8),
         prop::collection::vec(prop::collection::vec(any_match(), 1..4), 0..4),
@@ -137,7 +145,7 @@ fn any_route() -> impl Strategy<Value = Route> {
     })
 }
 
-fn any_request() -> impl Strategy<Value = Parts> {
+pub(super) fn any_request() -> impl Strategy<Value = Parts> {
     let values = || prop::collection::vec(prop::sample::select(vec!["1", "2"]), 0..3);
     let parts = (any_path(), values(), values(), values(), any::<bool>());
     parts.prop_map(|(path, x, y, q, is_get)| {

@@ -33,7 +33,7 @@ pub(super) fn find<'a>(
     mesh: &'a Mesh,
     source: &Workload,
     gateway: &GatewayAddress,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> Option<Found<'a>> {
     let port = gateway.hbone_mtls_port;
     let service = match &gateway.destination {

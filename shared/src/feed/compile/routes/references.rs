@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::feed::compile::Compiled;
+use crate::feed::compile::destinations::is_under;
 use crate::feed::compile::world::World;
 use crate::feed::object::{
     BackendKind, BackendRef, Body, Object, ParentKind, ParentRef, Reference, ReferenceGrant,
@@ -119,7 +120,7 @@ impl<'a> References<'a> {
             return Err("a backend needs a port".to_owned().into());
         };
         has_port(service, port)?;
-        Ok(Destination { service: service.key.clone(), port })
+        Ok(Destination { service: service.key.clone(), port, subset: None })
     }
 
     fn is_granted(&self, route: &Object, namespace: &str, to: (&str, &str, &str)) -> bool {
@@ -151,8 +152,17 @@ impl<'a> References<'a> {
         Ok(hosts)
     }
 
+    /// All services of a host; of all hosts under it where it begins with a star.
+    pub(super) fn of_host<'s>(&'s self, host: &'s str) -> Vec<&'a Arc<Service>> {
+        let Some(suffix) = host.strip_prefix('*') else {
+            return self.by_host.get(host).into_iter().flatten().copied().collect();
+        };
+        let under = self.services.values().filter(|one| is_under(&one.key.hostname, suffix));
+        under.collect()
+    }
+
     /// As a client in `namespace` finds a host name: its own namespace's, else a canonical one.
-    fn by_host(&self, namespace: &str, host: &str) -> Result<&'a Arc<Service>, Cannot> {
+    pub(super) fn by_host(&self, namespace: &str, host: &str) -> Result<&'a Arc<Service>, Cannot> {
         let own = |service: &Service| *service.key.namespace == *namespace;
         let seen =
             |service: &&&Arc<Service>| service.visibility == Visibility::Public || own(service);
@@ -165,7 +175,7 @@ impl<'a> References<'a> {
     }
 }
 
-fn has_port(service: &Service, port: u16) -> Result<(), Cannot> {
+pub(super) fn has_port(service: &Service, port: u16) -> Result<(), Cannot> {
     if service.ports.iter().any(|own| own.port == port) {
         return Ok(());
     }

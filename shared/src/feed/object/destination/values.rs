@@ -10,12 +10,12 @@ use crate::mesh::Share;
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A count of Kubernetes' `int32`, of which Istio takes 0 for "not set".
-pub(super) fn count(fields: &Fields<'_>, name: &str) -> Option<u32> {
+pub(in crate::feed::object) fn count(fields: &Fields<'_>, name: &str) -> Option<u32> {
     number(fields, name, i32::MAX as u32).filter(|count| *count > 0)
 }
 
 /// A whole number from 0 to `most`.
-pub(super) fn number(fields: &Fields<'_>, name: &str, most: u32) -> Option<u32> {
+pub(in crate::feed::object) fn number(fields: &Fields<'_>, name: &str, most: u32) -> Option<u32> {
     let number = fields.number::<u32>(name)?;
     if number > most {
         fields.report(name, Cause::Invalid, format_args!("must be 0 to {most}"));
@@ -25,12 +25,12 @@ pub(super) fn number(fields: &Fields<'_>, name: &str, most: u32) -> Option<u32> 
 }
 
 /// Whole percent.
-pub(super) fn percent(fields: &Fields<'_>, name: &str) -> Option<u8> {
+pub(in crate::feed::object) fn percent(fields: &Fields<'_>, name: &str) -> Option<u8> {
     number(fields, name, 100).and_then(|percent| u8::try_from(percent).ok())
 }
 
 /// Percent with a fraction.
-pub(super) fn share(fields: &Fields<'_>, name: &str) -> Option<Share> {
+pub(in crate::feed::object) fn share(fields: &Fields<'_>, name: &str) -> Option<Share> {
     let percent = fields.number::<f64>(name)?;
     let share = Share::percent(percent);
     if share.is_none() {
@@ -40,7 +40,7 @@ pub(super) fn share(fields: &Fields<'_>, name: &str) -> Option<Share> {
 }
 
 /// A time of at least 1 ms; Istio refuses less.
-pub(super) fn time(fields: &Fields<'_>, name: &str) -> Option<Duration> {
+pub(in crate::feed::object) fn time(fields: &Fields<'_>, name: &str) -> Option<Duration> {
     let time = any_time(fields, name)?;
     if time < Duration::from_millis(1) {
         fields.report(name, Cause::Invalid, "must be at least 1ms");
@@ -50,7 +50,7 @@ pub(super) fn time(fields: &Fields<'_>, name: &str) -> Option<Duration> {
 }
 
 /// A time that may be zero.
-pub(super) fn any_time(fields: &Fields<'_>, name: &str) -> Option<Duration> {
+pub(in crate::feed::object) fn any_time(fields: &Fields<'_>, name: &str) -> Option<Duration> {
     let text = fields.text(name)?;
     let time = duration(text).filter(|time| *time <= LONGEST);
     if time.is_none() {

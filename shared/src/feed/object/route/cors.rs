@@ -8,7 +8,7 @@ use http::{HeaderName, Method};
 
 use crate::feed::fields::Fields;
 use crate::feed::verdict::Cause;
-use crate::mesh::{Cors, OriginMatch};
+use crate::mesh::{Cors, OriginMatch, Others};
 
 pub(super) fn read(fields: &Fields<'_>) -> Cors {
     let most = |name: &str| {
@@ -27,7 +27,8 @@ pub(super) fn read(fields: &Fields<'_>) -> Cors {
         methods: names(fields, "allowMethods", "method", |text| Method::from_str(text).ok()),
         headers: names(fields, "allowHeaders", "header name", header),
         exposed: names(fields, "exposeHeaders", "header name", header),
-        max_age: Duration::from_secs(u64::from(max_age)),
+        max_age: Some(Duration::from_secs(u64::from(max_age))),
+        others: Others::Refused,
     }
 }
 

@@ -11,7 +11,9 @@ use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::verdict::Cause;
 use crate::identity::is_dns1123_subdomain;
-use crate::mesh::{PathChange, Redirect, RedirectScheme, Rewrite, RouteFilters, RouteKind};
+use crate::mesh::{
+    PathChange, Redirect, RedirectPort, RedirectScheme, Rewrite, RouteFilters, RouteKind,
+};
 
 use super::headers::Side;
 use super::{BackendRef, MirrorRef, cors, headers, paths};
@@ -134,6 +136,13 @@ fn redirect(fields: &Fields<'_>, intern: &mut Interner) -> Redirect {
     if port == Some(0) {
         fields.report("port", Cause::Invalid, "must be 1 to 65535");
     }
+    // Gateway API: the port that is said, else that of the scheme that is said, else the one of the
+    // request.
+    let port = match (port, scheme) {
+        (Some(port), _) => RedirectPort::Said(port),
+        (None, Some(_)) => RedirectPort::OfScheme,
+        (None, None) => RedirectPort::Dialled,
+    };
     let status = match fields.number::<u16>("statusCode") {
         None => StatusCode::FOUND,
         Some(301) => StatusCode::MOVED_PERMANENTLY,

@@ -43,6 +43,7 @@ fn call(fields: &Fields<'_>, intern: &mut Interner) -> HttpMatch {
         headers: matches::headers(fields),
         query: Box::default(),
         method: None,
+        further: None,
     }
 }
 

@@ -11,7 +11,7 @@ use super::required;
 
 /// Which headers are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(in crate::feed::object) enum Side {
     Request,
     Response,
 }
@@ -75,7 +75,12 @@ fn pairs(fields: &Fields<'_>, list: &str, side: Side) -> Box<[(HeaderName, Heade
     pairs.into()
 }
 
-fn name(fields: &Fields<'_>, field: &str, text: &str) -> Option<HeaderName> {
+/// The name of a header that may be changed; `field` of `fields` has it.
+pub(in crate::feed::object) fn name(
+    fields: &Fields<'_>,
+    field: &str,
+    text: &str,
+) -> Option<HeaderName> {
     let Ok(name) = HeaderName::try_from(text) else {
         fields.report(field, Cause::Invalid, format_args!("\"{text}\" is no header name"));
         return None;

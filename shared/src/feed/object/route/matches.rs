@@ -38,6 +38,7 @@ pub(super) fn http(fields: &Fields<'_>, intern: &mut Interner) -> HttpMatch {
         headers: headers(fields),
         query: query(fields),
         method,
+        further: None,
     }
 }
 

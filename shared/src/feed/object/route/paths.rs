@@ -19,7 +19,10 @@ pub(super) fn check(path: &str) -> Result<(), String> {
 }
 
 /// A path that replaces another one, or the prefix of one: "" or absolute.
-pub(super) fn check_replacement(path: &str, may_be_empty: bool) -> Result<(), String> {
+pub(in crate::feed::object) fn check_replacement(
+    path: &str,
+    may_be_empty: bool,
+) -> Result<(), String> {
     if path.len() > 1024 {
         return Err("is longer than 1024 bytes".to_owned());
     }

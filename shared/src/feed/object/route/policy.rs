@@ -28,18 +28,32 @@ pub(super) fn timeouts(rule: &Fields<'_>) -> Timeouts {
 }
 
 /// Reads `retry` of the rules of one route.
-pub(super) struct RetryReader {
+pub(in crate::feed::object) struct RetryReader {
     delivered: bool,
     is_remarked: bool,
 }
 
 impl RetryReader {
-    pub(super) fn new(head: &Head) -> Self {
+    pub(in crate::feed::object) fn new(head: &Head) -> Self {
         let delivered = head.is_annotated("culvert.dev/retry-delivered");
         Self { delivered, is_remarked: delivered }
     }
 
-    /// `retry`. Unless the route is annotated, it is remarked once what is not repeated.
+    /// Whether delivered requests are repeated, too.
+    pub(in crate::feed::object) fn delivered(&self) -> bool {
+        self.delivered
+    }
+
+    /// Remarks once what is not repeated, unless the route is annotated.
+    pub(in crate::feed::object) fn remark(&mut self, fields: &Fields<'_>, name: &str) {
+        if !std::mem::replace(&mut self.is_remarked, true) {
+            let reason = "only undelivered or idempotent requests are repeated; annotate \
+                          culvert.dev/retry-delivered: \"true\" to repeat delivered ones";
+            fields.report(name, Cause::Default, reason);
+        }
+    }
+
+    /// `retry`.
     pub(super) fn read(&mut self, rule: &Fields<'_>) -> Option<Arc<Retry>> {
         let fields = rule.fields("retry")?;
         let codes = fields.numbers("codes");
@@ -49,14 +63,12 @@ impl RetryReader {
         if codes.len() > 16 {
             fields.report("codes", Cause::Invalid, "has more than 16 entries");
         }
-        if !self.is_remarked {
-            self.is_remarked = true;
-            let reason = "only undelivered or idempotent requests are repeated; annotate \
-                          culvert.dev/retry-delivered: \"true\" to repeat delivered ones";
-            rule.report("retry", Cause::Default, reason);
-        }
+        self.remark(rule, "retry");
         Some(Arc::new(Retry {
             codes: codes.into(),
+            server_errors: false,
+            grpc: Retry::GRPC.into(),
+            broken: true,
             attempts: fields.number("attempts").unwrap_or(ATTEMPTS),
             backoff: time(&fields, "backoff"),
             delivered: self.delivered,

@@ -1,0 +1,512 @@
+//! What virtual services mean, and what is said about those that mean less than they say.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use crate::feed::{Cause, Compiled, Options, SourceFile, objects};
+use crate::mesh::{
+    AbortStatus, HttpMatch, HttpRule, OriginMatch, Others, PathChange, PathMatch, RedirectPort,
+    Retry, Route, Rules, ValueMatch,
+};
+
+/// A waypoint, the services `web` (80, 81) and `api` (80) of namespace `shop`, `far` of namespace
+/// `other`, and a rule with the subset `v1` of `web`.
+const WORLD: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/use-waypoint: wp}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}, {name: admin, port: 81}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: shop}
+spec: {clusterIP: 10.96.0.2, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: far, namespace: other}
+spec: {clusterIP: 10.96.0.3, ports: [{port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec: {host: web, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: one, namespace: shop, labels: {app: web, version: v1}}
+spec: {nodeName: a, serviceAccountName: web}
+status: {podIP: 10.0.0.1}
+---
+";
+
+fn compile(text: &str) -> Compiled {
+    let text = format!("{WORLD}{text}");
+    objects(&[SourceFile { path: "mesh.yaml".into(), text }], &Options::default())
+}
+
+fn object(namespace: &str, meta: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+         metadata: {{name: v, namespace: {namespace}{meta}}}\nspec: {{{spec}}}\n---\n"
+    )
+}
+
+/// For `web`, with one rule.
+fn one(rule: &str) -> String {
+    object("shop", "", &format!("hosts: [web], http: [{{{rule}}}]"))
+}
+
+const TO_API: &str = "route: [{destination: {host: api}}]";
+
+/// Field, cause and reason of each remark.
+fn remarks(compiled: &Compiled) -> Vec<(&str, Cause, &str)> {
+    let verdicts = compiled.verdicts.iter();
+    verdicts.map(|one| (&*one.field, one.cause, &*one.reason)).collect()
+}
+
+fn only(compiled: &Compiled) -> &Route {
+    assert_eq!(compiled.routes.len(), 1, "{:?}", compiled.verdicts);
+    compiled.routes.values().next().unwrap()
+}
+
+fn rules(route: &Route) -> &[HttpRule] {
+    let Rules::Http(rules) = &route.rules else { panic!("{route:?}") };
+    rules
+}
+
+/// The only rule of what has to be in force without remark.
+fn clean(text: &str) -> HttpRule {
+    let compiled = compile(text);
+    assert_eq!(remarks(&compiled), [], "{text}");
+    rules(only(&compiled))[0].clone()
+}
+
+fn clean_match(wanted: &str) -> HttpMatch {
+    clean(&one(&format!("match: [{wanted}], {TO_API}"))).matches[0].clone()
+}
+
+#[test]
+fn it_is_attached_to_the_services_that_its_hosts_name() {
+    for (hosts, expected) in [
+        ("web", "web"),
+        ("web.shop.svc.cluster.local", "web"),
+        ("WEB, web", "web"),
+        ("web, api", "api web"),
+        ("'*.shop.svc.cluster.local'", "api web wp"),
+        ("'*'", "api web wp"),
+    ] {
+        let compiled =
+            compile(&object("shop", "", &format!("hosts: [{hosts}], http: [{{{TO_API}}}]")));
+        let parents = only(&compiled).parents.iter();
+        let mut names: Vec<_> =
+            parents.map(|one| one.service.hostname.split('.').next().unwrap()).collect();
+        names.retain(|name| expected.contains(name));
+        assert_eq!(names.join(" "), expected.replace(" wp", ""), "{hosts}");
+    }
+}
+
+#[test]
+fn what_is_for_nobody_says_so() {
+    let http = format!("http: [{{{TO_API}}}]");
+    for (namespace, spec, field, cause, part) in [
+        ("shop", "hosts: [none]", "spec.hosts", Cause::Invalid, "there is no service of host none"),
+        ("shop", "hosts: [far.other.svc.cluster.local]", "spec.hosts", Cause::Unsupported, "no"),
+        ("other", "hosts: [far]", "spec.hosts", Cause::Unsupported, "has no waypoint"),
+        (
+            "other",
+            "hosts: [web.shop.svc.cluster.local]",
+            "spec.hosts",
+            Cause::Unsupported,
+            "not of other",
+        ),
+        ("shop", "hosts: [web], exportTo: [other]", "spec.hosts", Cause::Unsupported, "exportTo"),
+        ("shop", "hosts: [web], gateways: [edge]", "spec.gateways", Cause::Unsupported, "mesh"),
+        ("shop", "gateways: [mesh]", "spec.hosts", Cause::Unsupported, "delegate"),
+    ] {
+        let compiled = compile(&object(namespace, "", &format!("{spec}, {http}")));
+        let told = remarks(&compiled).into_iter();
+        let told = told.filter(|one| (one.0, one.1) == (field, cause) && one.2.contains(part));
+        assert_eq!(told.count(), 1, "{spec}: {:?}", compiled.verdicts);
+    }
+    let both = object("shop", "", &format!("hosts: [web], gateways: [edge, mesh], {http}"));
+    assert_eq!(remarks(&compile(&both)), []);
+}
+
+#[test]
+fn matches_are_as_they_are_written() {
+    let start = |text: &str, any_case| PathMatch::Start { text: text.into(), any_case };
+    for (wanted, path) in [
+        ("{}", start("/", false)),
+        ("{uri: {exact: /a}}", PathMatch::Exact("/a".into())),
+        ("{uri: {exact: /a}, ignoreUriCase: true}", PathMatch::ExactAnyCase("/a".into())),
+        ("{uri: {prefix: /a/}}", start("/a/", false)),
+        ("{uri: {prefix: /a}, ignoreUriCase: true}", start("/a", true)),
+        ("{uri: {prefix: \"\"}}", start("/", false)),
+    ] {
+        assert_eq!(clean_match(wanted).path, path, "{wanted}");
+    }
+    let PathMatch::Regex(pattern) = clean_match("{uri: {regex: '/v[0-9]'}}").path else { panic!() };
+    assert_eq!(pattern.as_str(), "/v[0-9]");
+    let exact = |text: &str| ValueMatch::Exact(text.into());
+    let wanted = clean_match(
+        "{headers: {End-User: {exact: jason}, there: {}, any: {regex: '*'}, x: {prefix: a}}, \
+         queryParams: {q: {exact: '1'}, r: {}}, method: {exact: PUT}, port: 80, \
+         authority: {prefix: web}, scheme: {exact: http}, sourceNamespace: shop, \
+         withoutHeaders: {no: {}}, name: one}",
+    );
+    let headers: Vec<_> =
+        wanted.headers.iter().map(|one| (one.name.as_str(), &one.value)).collect();
+    let start = ValueMatch::Start("a".into());
+    let present = ValueMatch::Present;
+    let jason = exact("jason");
+    let expected = [("end-user", &jason), ("there", &present), ("any", &present), ("x", &start)];
+    assert_eq!(headers, expected);
+    assert_eq!(wanted.query[0].value, exact("1"));
+    assert_eq!((wanted.method, &wanted.query[1].value), (Some(Method::PUT), &present));
+    let further = wanted.further.unwrap();
+    assert_eq!((further.port, further.source_namespace.as_deref()), (Some(80), Some("shop")));
+    assert_eq!(further.authority, Some(ValueMatch::Start("web".into())));
+    assert_eq!(
+        (further.scheme, further.without_headers[0].name.as_str()),
+        (Some(exact("http")), "no")
+    );
+}
+
+#[test]
+fn matches_that_cannot_be_evaluated_never_widen_a_rule() {
+    for (wanted, field) in [
+        ("{sourceLabels: {app: a}}", "sourceLabels"),
+        ("{gateways: [edge]}", "gateways"),
+        ("{headers: {'@request.auth.claims.sub': {exact: a}}}", "@request.auth"),
+        ("{withoutHeaders: {'@request.auth.claims[a][b]': {exact: a}}}", "@request.auth"),
+    ] {
+        let alone = compile(&one(&format!("match: [{wanted}], {TO_API}")));
+        assert!(alone.routes.is_empty(), "{wanted}");
+        let told = remarks(&alone);
+        assert!(told.iter().any(|one| one.0.contains(field) && one.1 == Cause::Unsupported));
+        assert!(told.iter().any(|one| one.0 == "spec.http[0]"), "{told:?}");
+        let beside = compile(&one(&format!("match: [{wanted}, {{uri: {{exact: /a}}}}], {TO_API}")));
+        let rule = &rules(only(&beside))[0];
+        assert_eq!(rule.matches.len(), 1, "{wanted}");
+        assert_eq!(rule.matches[0].path, PathMatch::Exact("/a".into()));
+    }
+}
+
+#[test]
+fn destinations_are_found_by_host_port_and_subset() {
+    let to = |destination: &str| format!("route: [{{destination: {destination}}}]");
+    for (destination, expected) in [
+        ("{host: api}", "shop/api.shop.svc.cluster.local:80"),
+        (
+            "{host: api.shop.svc.cluster.local, port: {number: 80}}",
+            "shop/api.shop.svc.cluster.local:80",
+        ),
+        ("{host: far.other.svc.cluster.local}", "other/far.other.svc.cluster.local:80"),
+        (
+            "{host: web, port: {number: 81}, subset: v1}",
+            "shop/web.shop.svc.cluster.local:81 subset v1",
+        ),
+    ] {
+        let rule = clean(&one(&to(destination)));
+        assert_eq!(rule.backends[0].target.as_ref().unwrap().to_string(), expected);
+    }
+    for (destination, field, reason) in [
+        ("{host: none}", "destination", "there is no service of host none.shop"),
+        ("{host: api, port: {number: 81}}", "destination", "has no port 81"),
+        ("{host: web, port: {number: 80}, subset: v2}", "destination.subset", "no DestinationRule"),
+    ] {
+        let compiled = compile(&one(&to(destination)));
+        let told = remarks(&compiled);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].0.ends_with(field) && told[0].2.contains(reason), "{told:?}");
+        assert_eq!(rules(only(&compiled))[0].backends.len(), 1, "its share stays its own");
+    }
+}
+
+#[test]
+fn without_a_port_the_one_that_was_dialled_is_meant() {
+    let compiled = compile(&one("route: [{destination: {host: web}}]"));
+    assert_eq!(remarks(&compiled), []);
+    let ports: Vec<_> = rules(only(&compiled))
+        .iter()
+        .map(|rule| (rule.matches[0].port(), rule.backends[0].target.as_ref().unwrap().port))
+        .collect();
+    assert_eq!(ports, [(Some(80), 80), (Some(81), 81)]);
+    let compiled = compile(&one(
+        "match: [{port: 81}, {uri: {exact: /a}}], route: [{destination: {host: web}}]",
+    ));
+    let matches: Vec<_> = rules(only(&compiled)).iter().map(|rule| rule.matches.len()).collect();
+    assert_eq!(matches, [1, 2]);
+}
+
+#[test]
+fn weights_are_shares_and_one_destination_has_everything() {
+    let two = "route: [{destination: {host: api}, weight: 90}, {destination: {host: api}, weight: 10}, \
+               {destination: {host: api}}]";
+    let weights: Vec<_> = clean(&one(two)).backends.iter().map(|one| one.weight).collect();
+    assert_eq!(weights, [90, 10, 0]);
+    let alone = clean(&one("route: [{destination: {host: api}, weight: 0}]"));
+    assert_eq!(alone.backends[0].weight, 1);
+}
+
+#[test]
+fn headers_are_in_the_order_of_their_names() {
+    let rule = clean(&one(&format!(
+        "headers: {{request: {{set: {{x-b: '1', ':authority': new.example, x-a: two}}, remove: [x-c]}}, \
+         response: {{add: {{x-d: '3'}}}}}}, {TO_API}"
+    )));
+    let changes = &rule.filters.request_headers;
+    let names: Vec<_> = changes.set.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["host", "x-a", "x-b"]);
+    assert_eq!(changes.remove.len(), 1);
+    assert_eq!(rule.filters.response_headers.add.len(), 1);
+    let own =
+        clean(&one("route: [{destination: {host: api}, headers: {request: {add: {x-own: '1'}}}}]"));
+    assert_eq!(own.backends[0].filters.request_headers.add.len(), 1);
+}
+
+#[test]
+fn redirects_answers_and_rewrites_are_as_they_are_written() {
+    let redirect = clean(&one("redirect: {uri: /x, authority: 'new.example:81', scheme: https}"));
+    let redirect = redirect.filters.redirect.clone().unwrap();
+    assert_eq!(redirect.status, StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(redirect.path, Some(PathChange::Full("/x".into())));
+    for (port, expected) in [
+        ("uri: /x", RedirectPort::AsAsked),
+        ("port: 81", RedirectPort::Said(81)),
+        ("derivePort: FROM_PROTOCOL_DEFAULT", RedirectPort::OfScheme),
+        ("derivePort: FROM_REQUEST_PORT", RedirectPort::Dialled),
+    ] {
+        let rule = clean(&one(&format!("redirect: {{{port}, redirectCode: 307}}")));
+        let redirect = rule.filters.redirect.clone().unwrap();
+        assert_eq!((redirect.port, redirect.status.as_u16()), (expected, 307), "{port}");
+    }
+    for (body, expected) in [
+        ("status: 204", ""),
+        ("status: 503, body: {string: no}", "no"),
+        ("status: 200, body: {bytes: aGk=}", "hi"),
+    ] {
+        let rule = clean(&one(&format!("directResponse: {{{body}}}")));
+        assert_eq!(rule.filters.direct.clone().unwrap().body, expected);
+    }
+    let rewritten = |rewrite: &str| {
+        let rule = clean(&one(&format!("rewrite: {{{rewrite}}}, {TO_API}")));
+        rule.filters.rewrite.clone().unwrap()
+    };
+    assert_eq!(rewritten("uri: /x").path, Some(PathChange::Start("/x".into())));
+    assert_eq!(rewritten("authority: new.example").hostname.unwrap(), "new.example");
+    let found = rewritten("uriRegexRewrite: {match: '^/a/(.*)', rewrite: '/b/\\1'}").path.unwrap();
+    assert!(matches!(found, PathChange::Found(_)), "{found:?}");
+}
+
+#[test]
+fn times_retries_mirrors_and_faults_are_as_they_are_written() {
+    let text = one(&format!(
+        "timeout: 5s, retries: {{attempts: 3, perTryTimeout: 1s, backoff: 10ms, \
+         retryOn: 'gateway-error,connect-failure, retriable-4xx,504,unavailable'}}, \
+         mirror: {{host: api}}, mirrorPercentage: {{value: 0.5}}, \
+         fault: {{delay: {{fixedDelay: 2s, percentage: {{value: 10}}}}, \
+         abort: {{grpcStatus: UNAVAILABLE, percentage: {{value: 0.0001}}}}}}, {TO_API}"
+    ));
+    let compiled = compile(&text);
+    let told = remarks(&compiled);
+    assert_eq!(told.len(), 1, "a remark on what is not repeated: {told:?}");
+    assert_eq!((told[0].0, told[0].1), ("spec.http[0].retries", Cause::Default));
+    let rule = &rules(only(&compiled))[0];
+    let second = Duration::from_secs(1);
+    assert_eq!(rule.timeouts.request, Some(5 * second));
+    assert_eq!(rule.timeouts.backend_request, Some(second));
+    let expected = Retry {
+        codes: [409, 502, 503, 504].into(),
+        server_errors: false,
+        grpc: [14].into(),
+        broken: true,
+        attempts: 3,
+        backoff: Some(Duration::from_millis(10)),
+        delivered: false,
+    };
+    assert_eq!(rule.retry.as_deref(), Some(&expected));
+    assert_eq!((rule.mirrors[0].numerator, rule.mirrors[0].denominator), (5_000, 1_000_000));
+    let fault = rule.fault.as_deref().unwrap();
+    assert_eq!(fault.delay.unwrap().time, 2 * second);
+    assert_eq!(fault.abort.unwrap().status, AbortStatus::Grpc(14));
+    assert_eq!(fault.abort.unwrap().share.millionths(), 1);
+    let none =
+        clean(&one(&format!("mirrors: [{{destination: {{host: api}}}}], timeout: 0s, {TO_API}")));
+    assert_eq!((none.timeouts.request, none.retry), (None, None));
+    assert_eq!(none.mirrors[0].numerator, 1_000_000);
+}
+
+#[test]
+fn default_conditions_of_retries_are_istios_and_none_is_made_without_attempts() {
+    let of = |retries: &str| {
+        let annotated = ", annotations: {culvert.dev/retry-delivered: 'true'}";
+        let spec = format!("hosts: [web], http: [{{retries: {{{retries}}}, {TO_API}}}]");
+        let compiled = compile(&object("shop", annotated, &spec));
+        let retry = rules(only(&compiled))[0].retry.clone().unwrap();
+        let told = remarks(&compiled).iter().map(|one| one.1).collect::<Vec<_>>();
+        (retry, told)
+    };
+    let (retry, told) = of("attempts: 2");
+    assert_eq!(told, []);
+    assert_eq!((&*retry.codes, &*retry.grpc), (&[][..], &[14, 1][..]));
+    assert!(retry.delivered && !retry.broken && !retry.server_errors);
+    assert_eq!(of("attempts: -1").0.attempts, 0);
+    assert_eq!(of("retryOn: 5xx").1, [Cause::Default]);
+    assert!(of("attempts: 1, retryOn: 5xx").0.server_errors);
+    assert_eq!(of("attempts: 1, retryOn: retriable-headers").1, [Cause::Unsupported]);
+    assert_eq!(of("attempts: 1, retryRemoteLocalities: true").1, [Cause::Unsupported]);
+}
+
+#[test]
+fn origins_are_allowed_by_text_prefix_and_expression() {
+    let rule = clean(&one(&format!(
+        "corsPolicy: {{allowOrigins: [{{exact: 'https://a.example'}}, {{prefix: 'https://b'}}, \
+         {{regex: 'https://.*'}}, {{exact: '*'}}], allowMethods: [GET], allowHeaders: ['*'], maxAge: 1m, \
+         allowCredentials: true}}, {TO_API}"
+    )));
+    let cors = rule.filters.cors.clone().unwrap();
+    assert_eq!(cors.origins[1], OriginMatch::Start("https://b".into()));
+    assert_eq!(cors.origins[3], OriginMatch::Any);
+    assert!(matches!(cors.origins[2], OriginMatch::Regex(_)));
+    assert_eq!((cors.others, cors.headers), (Others::Forwarded, None));
+    let ignored = clean(&one(&format!("corsPolicy: {{unmatchedPreflights: IGNORE}}, {TO_API}")));
+    let cors = ignored.filters.cors.clone().unwrap();
+    assert_eq!((cors.others, cors.max_age), (Others::Refused, None));
+}
+
+#[test]
+fn what_cannot_be_right_keeps_the_object_out() {
+    for (rule, field) in [
+        ("match: [{uri: {exact: a}}], route: [{destination: {host: api}}]", "uri"),
+        ("match: [{uri: {exact: /a, prefix: /b}}], route: [{destination: {host: api}}]", "uri"),
+        ("match: [{uri: {regex: '('}}], route: [{destination: {host: api}}]", "regex"),
+        ("match: [{port: 0}], route: [{destination: {host: api}}]", "port"),
+        ("match: [{method: {exact: 'a b'}}], route: [{destination: {host: api}}]", "method"),
+        ("timeout: 1s", "http[0]"),
+        ("redirect: {uri: /a}, route: [{destination: {host: api}}]", "http[0]"),
+        ("redirect: {uri: a}", "uri"),
+        ("redirect: {redirectCode: 300}", "redirectCode"),
+        ("redirect: {port: 1, derivePort: FROM_REQUEST_PORT}", "derivePort"),
+        ("directResponse: {status: 99}", "status"),
+        ("directResponse: {status: 200, body: {bytes: '!'}}", "bytes"),
+        ("redirect: {uri: /a}, rewrite: {uri: /b}", "rewrite"),
+        ("rewrite: {}, route: [{destination: {host: api}}]", "rewrite"),
+        (
+            "rewrite: {uri: /a, uriRegexRewrite: {match: a, rewrite: b}}, route: [{destination: {host: api}}]",
+            "uriRegexRewrite",
+        ),
+        (
+            "rewrite: {uriRegexRewrite: {match: a, rewrite: '\\1'}}, route: [{destination: {host: api}}]",
+            "uriRegexRewrite",
+        ),
+        ("route: [{destination: {host: '*.a'}}]", "host"),
+        ("route: [{weight: 1}]", "destination"),
+        ("route: [{destination: {host: api}, weight: 0}, {destination: {host: api}}]", "route"),
+        ("fault: {}, route: [{destination: {host: api}}]", "fault"),
+        (
+            "fault: {abort: {httpStatus: 600, percentage: {value: 1}}}, route: [{destination: {host: api}}]",
+            "httpStatus",
+        ),
+        (
+            "fault: {abort: {grpcStatus: NO, percentage: {value: 1}}}, route: [{destination: {host: api}}]",
+            "grpcStatus",
+        ),
+        (
+            "fault: {delay: {fixedDelay: 2h, percentage: {value: 1}}}, route: [{destination: {host: api}}]",
+            "fixedDelay",
+        ),
+        (
+            "fault: {delay: {fixedDelay: 1s, percentage: {value: 101}}}, route: [{destination: {host: api}}]",
+            "value",
+        ),
+        ("retries: {attempts: 101}, route: [{destination: {host: api}}]", "attempts"),
+        ("timeout: soon, route: [{destination: {host: api}}]", "timeout"),
+        (
+            "corsPolicy: {allowMethods: ['a b']}, route: [{destination: {host: api}}]",
+            "allowMethods",
+        ),
+    ] {
+        let compiled = compile(&one(rule));
+        let told = remarks(&compiled);
+        let found = told.iter().any(|one| one.1 == Cause::Invalid && one.0.ends_with(field));
+        assert!(found, "{rule}: {told:?}");
+        assert!(compiled.routes.is_empty(), "{rule}");
+    }
+}
+
+#[test]
+fn what_is_not_acted_on_is_told() {
+    let route = "route: [{destination: {host: api}}]";
+    for (rule, field, cause) in [
+        ("delegate: {name: other}".to_owned(), "delegate", Cause::Unsupported),
+        (format!("match: [{{statPrefix: a}}], {route}"), "statPrefix", Cause::Unsupported),
+        (
+            format!("match: [{{headers: {{method: {{exact: GET}}}}}}], {route}"),
+            "method",
+            Cause::Unsupported,
+        ),
+        (
+            format!("headers: {{request: {{set: {{x: '%REQ(a)%'}}}}}}, {route}"),
+            "x",
+            Cause::Unsupported,
+        ),
+        (
+            format!("fault: {{delay: {{exponentialDelay: 1s}}}}, {route}"),
+            "exponentialDelay",
+            Cause::Unsupported,
+        ),
+        (format!("fault: {{abort: {{httpStatus: 500}}}}, {route}"), "percentage", Cause::Default),
+        (
+            format!("mirrorPercentage: {{value: 1}}, {route}"),
+            "mirrorPercentage",
+            Cause::Unsupported,
+        ),
+        (format!("nonsense: 1, {route}"), "nonsense", Cause::Unknown),
+        (
+            format!("match: [{{uri: {{regex: a}}, ignoreUriCase: true}}], {route}"),
+            "ignoreUriCase",
+            Cause::Unsupported,
+        ),
+    ] {
+        let compiled = compile(&one(&rule));
+        let told = remarks(&compiled);
+        let found = told.iter().any(|one| one.1 == cause && one.0.contains(field));
+        assert!(found, "{rule}: {told:?}");
+        assert_eq!(compiled.routes.len(), 1, "{rule}");
+    }
+    let refused = compile(&one("delegate: {name: other}"));
+    assert!(rules(only(&refused))[0].filters.refused.is_some());
+    let shadowed = object("shop", "", &format!("hosts: [web], http: [{{{TO_API}}}, {{{TO_API}}}]"));
+    assert_eq!(remarks(&compile(&shadowed))[0].1, Cause::Shadowed);
+}
+
+#[test]
+fn a_bad_object_leaves_the_good_one_beside_it_in_force() {
+    let bad =
+        one("timeout: soon, route: [{destination: {host: api}}]").replace("name: v,", "name: bad,");
+    let compiled = compile(&format!("{}{bad}", one(TO_API)));
+    assert_eq!(&*only(&compiled).key.name, "v");
+    assert!(compiled.verdicts.iter().all(|one| &*one.object == "VirtualService/shop/bad"));
+}
+
+#[test]
+fn workloads_keep_the_labels_that_subsets_look_at() {
+    let compiled = compile("");
+    let pod = compiled.workloads.values().find(|one| *one.name == *"one").unwrap();
+    let labels: Vec<_> = pod.labels.iter().map(|(key, value)| (&**key, &**value)).collect();
+    assert_eq!(labels, [("version", "v1")]);
+}

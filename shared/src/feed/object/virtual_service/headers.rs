@@ -1,0 +1,69 @@
+//! `headers`: what is done to the headers of requests and responses.
+
+use http::uri::Authority;
+use http::{HeaderName, HeaderValue, header};
+
+use crate::feed::fields::Fields;
+use crate::feed::object::route::headers::{Side, name as header_name};
+use crate::feed::verdict::Cause;
+use crate::mesh::HeaderChanges;
+
+/// Those of requests and of responses.
+pub(super) fn read(fields: &Fields<'_>) -> (HeaderChanges, HeaderChanges) {
+    let of = |name: &str, side| fields.fields(name).map(|one| changes(&one, side));
+    (
+        of("request", Side::Request).unwrap_or_default(),
+        of("response", Side::Response).unwrap_or_default(),
+    )
+}
+
+fn changes(fields: &Fields<'_>, side: Side) -> HeaderChanges {
+    let mut remove: Vec<HeaderName> = Vec::new();
+    for text in fields.texts("remove") {
+        let Some(name) = header_name(fields, "remove", text) else { continue };
+        if side == Side::Request && name == header::HOST {
+            fields.report("remove", Cause::Unsupported, "a request always has a host");
+        } else if !remove.contains(&name) {
+            remove.push(name);
+        }
+    }
+    HeaderChanges {
+        set: pairs(fields, "set", side),
+        add: pairs(fields, "add", side),
+        remove: remove.into(),
+    }
+}
+
+/// In the order of their names, as Istio has them.
+fn pairs(fields: &Fields<'_>, name: &str, side: Side) -> Box<[(HeaderName, HeaderValue)]> {
+    let mut texts = fields.pairs(name);
+    texts.sort_unstable();
+    let Some(map) = fields.fields(name) else { return Box::default() };
+    let mut pairs: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (key, text) in texts {
+        // Envoy's word for the host of a request.
+        let key_read = if side == Side::Request && key == ":authority" { "host" } else { key };
+        let Some(name) = header_name(&map, key, key_read) else { continue };
+        if text.contains('%') {
+            let reason = "Envoy would read what stands behind a % as a command, which is not \
+                          supported: the header is left out";
+            map.report(key, Cause::Unsupported, reason);
+            continue;
+        }
+        let Ok(value) = HeaderValue::from_str(text) else {
+            map.report(key, Cause::Invalid, "has a letter that a header cannot have");
+            continue;
+        };
+        let is_host = side == Side::Request && name == header::HOST;
+        if is_host && Authority::try_from(text).map_or(true, |host| host.as_str().contains('@')) {
+            map.report(key, Cause::Invalid, "is no host");
+            continue;
+        }
+        if pairs.iter().any(|(earlier, _)| *earlier == name) {
+            map.report(key, Cause::Shadowed, "the list has this header already");
+            continue;
+        }
+        pairs.push((name, value));
+    }
+    pairs.into()
+}
