@@ -127,6 +127,9 @@ pub(crate) async fn connect(
                 }
                 Some(rule) => match rule.choose(fastrand::u64(..)) {
                     Choice::Backend(backend) => aim(&mesh, &backend.destination)?,
+                    Choice::Invalid(reason) if rule.route().kind.is_virtual() => {
+                        return Err(Failure::DestinationUnknown(reason.into()));
+                    }
                     Choice::Invalid(reason) => return Err(Failure::Backend(reason.into())),
                     Choice::NoBackends => return Err(Failure::NoBackends),
                 },

@@ -41,7 +41,9 @@ pub(crate) use route::{
 };
 pub(crate) use service::{KubePort, KubeService, TargetPort};
 pub(crate) use slice::{EndpointSlice, SliceEndpoint};
-pub(crate) use virtual_service::{HostRef, HttpRead, VirtualService};
+pub(crate) use virtual_service::{
+    ConnectionMatch, ConnectionsRead, HostRef, HostRoute, HttpRead, VirtualService,
+};
 
 use crate::feed::compile::Options;
 use crate::feed::fields::{Fields, Problem, Problems};

@@ -48,9 +48,12 @@ pub enum RouteKind {
     /// `TCPRoute`.
     #[serde(rename = "TCPRoute")]
     Tcp,
-    /// `VirtualService`: its rules are tried in the order in which they are written.
+    /// `VirtualService`: its rules for requests are tried in the order in which they are written.
     #[serde(rename = "VirtualService")]
     Virtual,
+    /// The rules of a `VirtualService` for connections.
+    #[serde(rename = "VirtualService (tcp, tls)")]
+    VirtualTcp,
 }
 
 impl RouteKind {
@@ -61,8 +64,13 @@ impl RouteKind {
             Self::Grpc => "GRPCRoute",
             Self::Tls => "TLSRoute",
             Self::Tcp => "TCPRoute",
-            Self::Virtual => "VirtualService",
+            Self::Virtual | Self::VirtualTcp => "VirtualService",
         }
+    }
+
+    /// Whether it is of a `VirtualService`.
+    pub fn is_virtual(self) -> bool {
+        matches!(self, Self::Virtual | Self::VirtualTcp)
     }
 }
 
@@ -109,7 +117,7 @@ impl Route {
     /// A consumer route is not in the service's namespace: it is for clients of its own namespace.
     /// A `VirtualService` is for all, in whichever namespace it may be.
     pub fn is_consumer_of(&self, service: &ServiceKey) -> bool {
-        self.key.kind != RouteKind::Virtual && self.key.namespace != service.namespace
+        !self.key.kind.is_virtual() && self.key.namespace != service.namespace
     }
 }
 
@@ -129,8 +137,8 @@ pub struct RouteParent {
 pub enum Rules {
     /// Per request, in the order in which they are written.
     Http(Box<[HttpRule]>),
-    /// Per connection.
-    Tcp(TcpRule),
+    /// Per connection, in the order in which they are written; one unless it is a virtual service.
+    Tcp(Box<[TcpRule]>),
 }
 
 /// A rule for requests.
@@ -167,9 +175,15 @@ pub struct HttpRule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpRule {
-    /// Server names, in lower case, exact or `*.suffix`; empty for all. Of a `TLSRoute` only.
+    /// Server names, in lower case, exact, `*.suffix` or `*`; empty for all. Not of a `TCPRoute`.
     #[serde(skip_serializing_if = "<[Arc<str>]>::is_empty")]
     pub server_names: Box<[Arc<str>]>,
+    /// The only port of the service. Of a virtual service only, as the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Namespace that the client proved to be of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_namespace: Option<Arc<str>>,
     /// Where its connections go, by weight.
     pub backends: Box<[Backend]>,
 }

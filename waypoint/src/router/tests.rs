@@ -244,7 +244,8 @@ fn connections_go_by_server_name_then_to_the_oldest_route() {
         route.created = created.into();
         let backends = [sample::backend(&sample::service_key("web", "ns"), 1)].into();
         let server_names = names.iter().map(|name| Arc::from(*name)).collect();
-        route.rules = Rules::Tcp(TcpRule { server_names, backends });
+        let rule = TcpRule { server_names, port: None, source_namespace: None, backends };
+        route.rules = Rules::Tcp([rule].into());
         route
     };
     let mut consumer = of("consumer", RouteKind::Tcp, &[], "9");

@@ -76,10 +76,15 @@ impl Resolving<'_> {
         parents.dedup();
         let rules = match &read.rules {
             RulesRead::Http(rules) => Rules::Http(rules.iter().map(|one| self.rule(one)).collect()),
-            RulesRead::Tcp { server_names, backends } => Rules::Tcp(TcpRule {
-                server_names: server_names.clone(),
-                backends: self.backends(backends),
-            }),
+            RulesRead::Tcp { server_names, backends } => Rules::Tcp(
+                [TcpRule {
+                    server_names: server_names.clone(),
+                    port: None,
+                    source_namespace: None,
+                    backends: self.backends(backends),
+                }]
+                .into(),
+            ),
         };
         let (namespace, name) = (self.object.key.namespace.clone(), self.object.key.name.clone());
         let key = RouteKey { kind: read.kind, namespace, name };

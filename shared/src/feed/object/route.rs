@@ -109,7 +109,7 @@ impl RouteObject {
             RouteKind::Http => RulesRead::Http(http::rules(&spec, head, intern)),
             RouteKind::Grpc => RulesRead::Http(grpc::rules(&spec, head, intern)),
             // A virtual service is read elsewhere.
-            RouteKind::Tls | RouteKind::Tcp | RouteKind::Virtual => {
+            RouteKind::Tls | RouteKind::Tcp | RouteKind::Virtual | RouteKind::VirtualTcp => {
                 tcp::rules(kind, &spec, namespace, intern)
             }
         };

@@ -7,6 +7,7 @@
 //! Source: Istio's VirtualService, spec L7 §3.1.
 
 mod actions;
+mod connections;
 mod cors;
 mod faults;
 mod headers;
@@ -24,6 +25,7 @@ use crate::feed::object::route::policy::RetryReader;
 use crate::feed::verdict::Cause;
 use crate::mesh::{HttpMatch, HttpRule, RouteFilters, Timeouts};
 
+pub(crate) use connections::{ConnectionMatch, ConnectionsRead};
 pub(crate) use places::{HostMirror, HostRef, HostRoute};
 
 /// A virtual service whose hosts are not looked up.
@@ -33,6 +35,8 @@ pub(crate) struct VirtualService {
     pub(crate) hosts: Vec<Arc<str>>,
     pub(crate) export: Export,
     pub(crate) http: Vec<HttpRead>,
+    /// For connections, those of `tls` first.
+    pub(crate) connections: Vec<ConnectionsRead>,
 }
 
 /// A rule for requests, in which the destinations are still missing.
@@ -72,11 +76,11 @@ impl VirtualService {
         let export = Export::read(&spec, &head.key.namespace, intern);
         let mut reader = Reader { intern, retry: RetryReader::new(head) };
         let http = reader.http(&spec);
-        spec.unsupported(&["tcp", "tls"], "only requests are routed");
+        let connections = connections::read(&spec, intern);
         if http.is_empty() && !spec.has("http") && !spec.has("tcp") && !spec.has("tls") {
             spec.report("", Cause::Invalid, "needs http, tcp or tls");
         }
-        Some(Self { hosts, export, http })
+        Some(Self { hosts, export, http, connections })
     }
 }
 

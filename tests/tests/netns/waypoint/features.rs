@@ -356,7 +356,7 @@ fn tcp_route() -> anyhow::Result<()> {
 }
 
 /// What a port of the service says to a client that says `first`.
-fn greeting(scene: &Scene, port: u16, first: &[u8]) -> anyhow::Result<String> {
+pub(super) fn greeting(scene: &Scene, port: u16, first: &[u8]) -> anyhow::Result<String> {
     let to = Scene::port("echo", port);
     Ok(scene.client.netns().run(|| {
         use std::io::{Read as _, Write as _};
@@ -402,7 +402,7 @@ fn tls_route() -> anyhow::Result<()> {
 }
 
 /// The first bytes of a TLS client that asks for `name`.
-fn client_hello(name: &'static str) -> anyhow::Result<Vec<u8>> {
+pub(super) fn client_hello(name: &'static str) -> anyhow::Result<Vec<u8>> {
     let config = rustls::ClientConfig::builder_with_provider(shared::tls::provider::provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(rustls::RootCertStore::empty())

@@ -133,6 +133,45 @@ fn parameters_and_headers_may_be_asked_for_without_a_value() {
     }
 }
 
+#[test]
+fn connections_go_by_name_then_by_the_first_rule_for_their_port() {
+    let rule = |names: &[&str], port: Option<u16>, from: Option<&str>, weight| TcpRule {
+        server_names: names.iter().map(|name| Arc::from(*name)).collect(),
+        port,
+        source_namespace: from.map(Arc::from),
+        backends: [sample::backend(&sample::service_key("web", "ns"), weight)].into(),
+    };
+    let mut route = listed("v", "", &[]);
+    route.key.kind = RouteKind::VirtualTcp;
+    route.rules = Rules::Tcp(
+        [
+            rule(&["*.example"], None, None, 1),
+            rule(&["a.example"], None, None, 2),
+            rule(&[], Some(81), None, 3),
+            rule(&[], None, Some("client"), 4),
+            rule(&[], Some(80), None, 5),
+            rule(&[], Some(80), None, 6),
+        ]
+        .into(),
+    );
+    let table = table(&[route]);
+    for (port, client, name, expected) in [
+        (80, None, Some("b.example"), Some(1)),
+        (80, None, Some("a.example"), Some(2)),
+        (80, None, Some("other"), Some(5)),
+        (81, Some("client"), None, Some(3)),
+        (80, Some("client"), None, Some(4)),
+        (80, None, None, Some(5)),
+        (82, None, None, None),
+    ] {
+        let weight = table.tcp(port, client, name).map(|found| match found.choose(0) {
+            Choice::Backend(backend) => backend.weight,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(weight, expected, "{port} {client:?} {name:?}");
+    }
+}
+
 /// What holds by the words of the specification: consumers first, then blocks by age.
 fn by_the_words(routes: &[Route], port: u16, client: Option<&str>, request: &Parts) -> String {
     let is_virtual = |route: &&Route| route.key.kind == RouteKind::Virtual;

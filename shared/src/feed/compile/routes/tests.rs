@@ -491,7 +491,8 @@ fn connections_have_one_rule_and_server_names() {
     {
         let compiled = compile(&doc(kind, "", &format!("{WEB}, {names}{backend}")));
         assert_eq!(remarks(&compiled), []);
-        let Rules::Tcp(rule) = &only(&compiled).rules else { panic!() };
+        let Rules::Tcp(rules) = &only(&compiled).rules else { panic!() };
+        let [rule] = &rules[..] else { panic!("{rules:?}") };
         assert_eq!(rule.backends.len(), 1);
         assert_eq!(rule.server_names.len(), if kind == "TLSRoute" { 2 } else { 0 });
         assert!(rule.server_names.iter().all(|name| **name == name.to_ascii_lowercase()));

@@ -9,11 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::feed::compile::world::World;
-use crate::feed::object::{Body, HostRef, HttpRead, Object, VirtualService};
+use crate::feed::object::{
+    Body, ConnectionMatch, ConnectionsRead, HostRef, HostRoute, HttpRead, Object, ObjectKey,
+    VirtualService,
+};
 use crate::feed::verdict::{Cause, Verdict};
 use crate::mesh::{
     Backend, Destination, Further, HttpMatch, HttpRule, Mirror, Route, RouteKey, RouteKind,
-    RouteParent, Rules, Service, Target,
+    RouteParent, Rules, Service, Target, TcpRule,
 };
 
 use super::references::{Cannot, References, has_port};
@@ -25,7 +28,7 @@ pub(super) fn routes(world: &World<'_>, references: &References<'_>) -> (Vec<Rou
         let Body::VirtualService(read) = &object.body else { continue };
         let mut one =
             Resolving { world, references, object, read, verdicts, ports: BTreeSet::new() };
-        routes.extend(one.route());
+        routes.extend(one.routes());
         verdicts = one.verdicts;
     }
     (routes, verdicts)
@@ -43,8 +46,8 @@ struct Resolving<'a> {
 }
 
 impl Resolving<'_> {
-    /// Nothing when it is for no service, or has no rule.
-    fn route(&mut self) -> Option<Route> {
+    /// One for requests and one for connections, as far as it has rules and a service for them.
+    fn routes(&mut self) -> Vec<Route> {
         let mut parents = Vec::new();
         let read = self.read;
         for host in &read.hosts {
@@ -52,15 +55,27 @@ impl Resolving<'_> {
         }
         parents.sort_unstable();
         parents.dedup();
-        let rules: Vec<HttpRule> = read.http.iter().flat_map(|one| self.rules(one)).collect();
-        let (namespace, name) = (self.object.key.namespace.clone(), self.object.key.name.clone());
-        (!parents.is_empty() && !rules.is_empty()).then(|| Route {
-            key: RouteKey { kind: RouteKind::Virtual, namespace, name },
+        if parents.is_empty() {
+            return Vec::new();
+        }
+        let http: Box<[_]> = read.http.iter().flat_map(|one| self.rules(one)).collect();
+        let tcp: Box<[_]> = read.connections.iter().flat_map(|one| self.connections(one)).collect();
+        let mut routes = Vec::new();
+        if !http.is_empty() {
+            routes.push((RouteKind::Virtual, Rules::Http(http)));
+        }
+        if !tcp.is_empty() {
+            routes.push((RouteKind::VirtualTcp, Rules::Tcp(tcp)));
+        }
+        let ObjectKey { namespace, name, .. } = &self.object.key;
+        let route = |(kind, rules)| Route {
+            key: RouteKey { kind, namespace: namespace.clone(), name: name.clone() },
             created: self.object.created.clone(),
-            parents: parents.into(),
+            parents: parents.clone().into(),
             rate_limits: None,
-            rules: Rules::Http(rules.into()),
-        })
+            rules,
+        };
+        routes.into_iter().map(route).collect()
     }
 
     /// The services of a host that it is for.
@@ -132,11 +147,7 @@ impl Resolving<'_> {
     }
 
     fn rule(&mut self, read: &HttpRead, dialled: Option<u16>) -> HttpRule {
-        let mut backends = Vec::new();
-        for route in &read.routes {
-            let target = self.target(&route.to, dialled);
-            backends.push(Backend { weight: route.weight, target, filters: route.filters.clone() });
-        }
+        let backends = self.backends(&read.routes, dialled);
         let mut mirrors = Vec::new();
         for mirror in &read.mirrors {
             let (numerator, denominator) = (mirror.share.millionths(), 1_000_000);
@@ -146,7 +157,37 @@ impl Resolving<'_> {
                 denominator,
             });
         }
-        HttpRule { backends: backends.into(), mirrors: mirrors.into(), ..read.rule.clone() }
+        HttpRule { backends, mirrors: mirrors.into(), ..read.rule.clone() }
+    }
+
+    fn backends(&mut self, routes: &[HostRoute], dialled: Option<u16>) -> Box<[Backend]> {
+        let backend = |route: &HostRoute| {
+            let target = self.target(&route.to, dialled);
+            Backend { weight: route.weight, target, filters: route.filters.clone() }
+        };
+        routes.iter().map(backend).collect()
+    }
+
+    /// A rule for each of its matches, and for each port where that makes a difference.
+    fn connections(&mut self, read: &ConnectionsRead) -> Vec<TcpRule> {
+        let by_port = read.routes.iter().any(|route| self.depends(&route.to));
+        let ports: Vec<u16> = self.ports.iter().copied().collect();
+        let mut rules = Vec::new();
+        for ConnectionMatch { server_names, port, source_namespace } in &read.matches {
+            let ports = match (port, by_port) {
+                (None, true) => ports.iter().copied().map(Some).collect(),
+                (port, _) => vec![*port],
+            };
+            for port in ports {
+                rules.push(TcpRule {
+                    server_names: server_names.clone(),
+                    port,
+                    source_namespace: source_namespace.clone(),
+                    backends: self.backends(&read.routes, port),
+                });
+            }
+        }
+        rules
     }
 
     /// Whether where it leads depends on the port that was dialled.

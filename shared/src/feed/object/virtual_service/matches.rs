@@ -29,12 +29,7 @@ pub(super) fn is_everything(wanted: &HttpMatch) -> bool {
 pub(super) fn read(fields: &Fields<'_>, intern: &mut Interner) -> Option<HttpMatch> {
     fields.foreign(&["name"]);
     fields.unsupported(&["statPrefix"], "metrics are by service and route");
-    let gateways = fields.texts("gateways");
-    let elsewhere = !gateways.is_empty() && !gateways.contains(&"mesh");
-    if elsewhere {
-        let reason = "a waypoint routes the traffic of the gateway \"mesh\": the match is left out";
-        fields.report("gateways", Cause::Unsupported, reason);
-    }
+    let here = is_for_mesh(fields);
     let reason = "labels of clients are not known to a waypoint: the match is left out";
     let labelled = fields.unsupported(&["sourceLabels"], reason);
     let mut wanted = everything();
@@ -63,7 +58,18 @@ pub(super) fn read(fields: &Fields<'_>, intern: &mut Interner) -> Option<HttpMat
     if further != Further::default() {
         wanted.further = Some(Box::new(further));
     }
-    (!elsewhere && !labelled && with && without).then_some(wanted)
+    (here && !labelled && with && without).then_some(wanted)
+}
+
+/// Whether `gateways` of a match has the mesh; what has not is reported.
+pub(super) fn is_for_mesh(fields: &Fields<'_>) -> bool {
+    let gateways = fields.texts("gateways");
+    let here = gateways.is_empty() || gateways.contains(&"mesh");
+    if !here {
+        let reason = "a waypoint routes the traffic of the gateway \"mesh\": the match is left out";
+        fields.report("gateways", Cause::Unsupported, reason);
+    }
+    here
 }
 
 /// A port of the service, 1 to 65535.

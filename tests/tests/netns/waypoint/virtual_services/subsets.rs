@@ -4,8 +4,9 @@ use anyhow::ensure;
 use harness::asking::Ask;
 use harness::eventually::eventually;
 
-use super::super::super::mesh::SOON;
+use super::super::super::mesh::{SOON, serve};
 use super::super::super::suite::Case;
+use super::super::features::{client_hello, greeting};
 use super::super::mesh_profile::is_from;
 use super::super::scene::Scene;
 use super::{ask, in_force, is, is_caused, virtual_service};
@@ -13,6 +14,7 @@ use super::{ask, in_force, is, is_caused, virtual_service};
 pub(super) const CASES: &[Case] = &[
     ("waypoint::virtual_services::subsets::headers_lead_to_subsets", &[], by_header),
     ("waypoint::virtual_services::subsets::weights_are_kept", &[], by_weight),
+    ("waypoint::virtual_services::subsets::connections_go_there_too", &[], connections),
     ("waypoint::virtual_services::subsets::each_has_its_own_limits", &[], limits),
     ("waypoint::virtual_services::subsets::each_has_its_own_outliers", &[], outliers),
 ];
@@ -74,6 +76,36 @@ fn by_weight() -> anyhow::Result<()> {
     // 270, and six deviations.
     ensure!((238..=299).contains(&first), "{first} of 300");
     Ok(())
+}
+
+/// By port, and by the server name of TLS that passes through.
+fn connections() -> anyhow::Result<()> {
+    let scene = Scene::with("vs-connections", RULE)?;
+    let _banners = [
+        serve(&scene.v1, "banner", 9090)?,
+        serve(&scene.v2, "banner", 9090)?,
+        serve(&scene.v1, "banner", 8443)?,
+        serve(&scene.v2, "banner", 8443)?,
+    ];
+    let yaml = format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: connections, \
+         namespace: shop}}\nspec:\n  hosts: [echo]\n  tcp:\n  - {{match: [{{port: 9090}}], route: [{}]}}\n  \
+         tls:\n  - {{match: [{{port: 443, sniHosts: [one.example]}}], route: [{}]}}\n  \
+         - {{match: [{{sniHosts: ['*.example']}}], route: [{}]}}\n",
+        to("v2"),
+        to("v1"),
+        to("v2"),
+    );
+    let said_by = |port: u16, first: &[u8], pod: &str| -> anyhow::Result<()> {
+        for _ in 0..10 {
+            let said = greeting(&scene, port, first)?;
+            ensure!(said.contains(pod), "{said:?} on {port}");
+        }
+        Ok(())
+    };
+    scene.route(&yaml, |_| said_by(9090, &[], "echo-v2"))?;
+    said_by(443, &client_hello("one.example")?, "echo-v1")?;
+    said_by(443, &client_hello("two.example")?, "echo-v2")
 }
 
 /// A subset without a place refuses, and the other one does not.

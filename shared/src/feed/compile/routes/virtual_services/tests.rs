@@ -389,6 +389,51 @@ fn origins_are_allowed_by_text_prefix_and_expression() {
 }
 
 #[test]
+fn connections_have_rules_of_their_own() {
+    let connections = |spec: &str| {
+        let compiled = compile(&object("shop", "", &format!("hosts: [web], {spec}")));
+        let told: Vec<_> =
+            remarks(&compiled).into_iter().map(|one| (one.0.to_owned(), one.1)).collect();
+        let rules = compiled.routes.values().find_map(|route| match &route.rules {
+            Rules::Tcp(rules) => Some(rules.to_vec()),
+            Rules::Http(_) => None,
+        });
+        (rules.unwrap_or_default(), told)
+    };
+    let to = "route: [{destination: {host: api}}]";
+    let (rules, told) = connections(&format!(
+        "tcp: [{{match: [{{port: 81}}, {{sourceNamespace: shop}}], {to}}}], \
+         tls: [{{match: [{{sniHosts: ['*.A.example', web]}}], {to}}}], http: [{{{TO_API}}}]"
+    ));
+    assert_eq!(told, []);
+    assert_eq!(rules.len(), 3, "{rules:?}");
+    assert_eq!(rules[0].server_names.join(" "), "*.a.example web", "tls comes first");
+    assert_eq!((rules[1].port, rules[2].port), (Some(81), None));
+    assert_eq!(rules[2].source_namespace.as_deref(), Some("shop"));
+    let (rules, told) = connections("tcp: [{route: [{destination: {host: web, subset: v1}}]}]");
+    let ports = rules.iter().map(|one| (one.port, one.backends[0].target.as_ref().unwrap().port));
+    assert_eq!(ports.collect::<Vec<_>>(), [(Some(80), 80), (Some(81), 81)]);
+    assert_eq!(told, []);
+    for (spec, field, cause) in [
+        (format!("tls: [{{{to}}}]"), "spec.tls[0].match", Cause::Invalid),
+        (
+            format!("tls: [{{match: [{{}}], {to}}}]"),
+            "spec.tls[0].match[0].sniHosts",
+            Cause::Invalid,
+        ),
+        ("tcp: [{}]".to_owned(), "spec.tcp[0].route", Cause::Invalid),
+        (
+            format!("tcp: [{{match: [{{destinationSubnets: [10.0.0.0/8]}}], {to}}}]"),
+            "spec.tcp[0].match[0].destinationSubnets",
+            Cause::Unsupported,
+        ),
+    ] {
+        let (rules, told) = connections(&spec);
+        assert!(rules.is_empty() && told.contains(&(field.to_owned(), cause)), "{spec}: {told:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_right_keeps_the_object_out() {
     for (rule, field) in [
         ("match: [{uri: {exact: a}}], route: [{destination: {host: api}}]", "uri"),
