@@ -172,6 +172,30 @@ mod tests {
     }
 
     #[test]
+    fn each_field_of_a_virtual_service_that_is_not_in_force_has_its_line() {
+        let text = format!(
+            "{POD}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: team}}\n\
+             spec: {{clusterIP: 10.96.0.1, ports: [{{port: 80}}]}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+             metadata: {{name: web, namespace: team}}\nspec:\n  hosts: [web]\n  http:\n  \
+             - match: [{{sourceLabels: {{app: a}}}}, {{uri: {{prefix: /}}}}]\n    \
+             route:\n    - destination: {{host: web, subset: v1}}\n"
+        );
+        let (all, said) = check("virtual", &text, false);
+        assert!(!all);
+        for expected in [
+            "mesh.yaml:22: VirtualService/team/web: spec.http[0].match[0].sourceLabels: not in force: \
+             unsupported: ",
+            "VirtualService/team/web: spec.http[0].route[0].destination.subset: not in force: invalid: \
+             no DestinationRule describes a subset v1 of ",
+            "VirtualService/team/web: spec.hosts: not in force: unsupported: service ",
+        ] {
+            assert!(said.contains(expected), "{expected}\n{said}");
+        }
+        assert!(said.contains("3 things are not in force as written"), "{said}");
+    }
+
+    #[test]
     fn missing_directory_is_no_success() {
         let dir = PathBuf::from("/nonexistent/mesh");
         let check = Check { dir, json: false, trust_domain: TrustDomain::default() };

@@ -24,6 +24,8 @@ use crate::scene::{SOON, Scene};
 
 /// The catalogue's virtual address.
 const CATALOGUE: [u8; 4] = [10, 96, 0, 20];
+/// That of its second version alone.
+const SECOND: [u8; 4] = [10, 96, 0, 21];
 const ASKED: usize = 200;
 
 /// The namespace `market` and what runs in it.
@@ -90,11 +92,12 @@ type Check = fn(&Scene) -> anyhow::Result<String>;
 /// Runs what the routes of the market are there for.
 pub(crate) fn run(scene: &Scene) -> anyhow::Result<Vec<Flow>> {
     say("  client → catalogue: HTTP, gRPC and a WebSocket through a waypoint");
-    let checks: [(&'static str, Check); 6] = [
+    let checks: [(&'static str, Check); 7] = [
         ("client → catalogue (canary 90/10)", canary),
         ("client → catalogue (route by header)", by_header),
         ("client → catalogue (mirror)", mirrored),
         ("client → catalogue (redirect)", redirected),
+        ("client → catalogue-v2 (fails on purpose)", failed_on_purpose),
         ("client → catalogue (gRPC)", called),
         ("client → catalogue (WebSocket)", chatted),
     ];
@@ -197,6 +200,22 @@ fn redirected(scene: &Scene) -> anyhow::Result<String> {
     Ok(format!("GET /old/page?x=1: 301 to {location}"))
 }
 
+fn failed_on_purpose(scene: &Scene) -> anyhow::Result<String> {
+    let ask = || Ask::get(SocketAddr::from((SECOND, 80)), "/").header("Host", "catalogue-v2");
+    let mut aborted = 0;
+    for _ in 0..ASKED {
+        let answer = ask().header("x-tester", "chaos").from(&scene.client)?;
+        let caused = answer.header("proxy-status").is_some_and(|it| it.contains("FAULT_ABORTED"));
+        ensure!(answer.status == 200 || (answer.status == 503 && caused), "{answer:?}");
+        aborted += usize::from(caused);
+        let spared = ask().from(&scene.client)?;
+        ensure!(pod_of(&spared) == scene.market.v2.name(), "{spared:?}");
+    }
+    // Five deviations of a fair coin.
+    ensure!(aborted.abs_diff(ASKED / 2) <= 36, "{aborted} of {ASKED}");
+    Ok(format!("{aborted} of {ASKED} with x-tester: chaos answered 503, none of the others"))
+}
+
 fn called(scene: &Scene) -> anyhow::Result<String> {
     let stream = Wire::open(&scene.client, at(9090))?.into_stream();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -279,4 +298,15 @@ spec:
       requestRedirect:
         path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}
         statusCode: 301
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: catalogue-v2, namespace: market}
+spec:
+  hosts: [catalogue-v2]
+  http:
+  - match: [{headers: {x-tester: {exact: chaos}}}]
+    fault: {abort: {httpStatus: 503, percentage: {value: 50}}}
+    route: [{destination: {host: catalogue-v2}}]
+  - route: [{destination: {host: catalogue-v2}}]
 "#;
