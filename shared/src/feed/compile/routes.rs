@@ -4,6 +4,7 @@
 //! of the traffic must fail rather than go elsewhere (spec L7 §2.6); each has a verdict.
 
 mod references;
+mod shadowed;
 mod virtual_services;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub(super) fn compile(world: &mut World<'_>, compiled: &mut Compiled) {
     let found = virtual_services::routes(world, &references);
     routes.extend(found.0);
     verdicts.extend(found.1);
+    verdicts.extend(shadowed::verdicts(world, &compiled.services, &routes));
     compiled.routes = routes.into_iter().map(|one| (one.key.clone(), Arc::new(one))).collect();
     world.verdicts.append(&mut verdicts);
 }

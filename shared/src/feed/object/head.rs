@@ -75,8 +75,12 @@ const FOREIGN: &[&str] = &[
 const OURS: &[&str] = &["culvert.dev/", "ambient.istio.io/", "istio.io/"];
 
 /// What requests are made of.
-const LIMITED: &[Kind] =
-    &[Kind::Service, Kind::Route(RouteKind::Http), Kind::Route(RouteKind::Grpc)];
+const LIMITED: &[Kind] = &[
+    Kind::Service,
+    Kind::Route(RouteKind::Http),
+    Kind::Route(RouteKind::Grpc),
+    Kind::VirtualService,
+];
 
 /// Labels and annotations that act, and on which kinds.
 const ACTING: &[(&str, &[Kind])] = &[

@@ -19,11 +19,11 @@ use std::sync::Arc;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
-use crate::feed::object::Head;
 use crate::feed::object::destination::{Export, is_host, values};
 use crate::feed::object::route::policy::RetryReader;
+use crate::feed::object::{Head, rates};
 use crate::feed::verdict::Cause;
-use crate::mesh::{HttpMatch, HttpRule, RouteFilters, Timeouts};
+use crate::mesh::{HttpMatch, HttpRule, RateLimits, RouteFilters, Timeouts};
 
 pub(crate) use connections::{ConnectionMatch, ConnectionsRead};
 pub(crate) use places::{HostMirror, HostRef, HostRoute};
@@ -34,6 +34,8 @@ pub(crate) struct VirtualService {
     /// Host names, `*.suffix` or `*`.
     pub(crate) hosts: Vec<Arc<str>>,
     pub(crate) export: Export,
+    /// Of its requests.
+    pub(crate) rate_limits: Option<Arc<RateLimits>>,
     pub(crate) http: Vec<HttpRead>,
     /// For connections, those of `tls` first.
     pub(crate) connections: Vec<ConnectionsRead>,
@@ -80,7 +82,8 @@ impl VirtualService {
         if http.is_empty() && !spec.has("http") && !spec.has("tcp") && !spec.has("tls") {
             spec.report("", Cause::Invalid, "needs http, tcp or tls");
         }
-        Some(Self { hosts, export, http, connections })
+        let rate_limits = rates::read(root);
+        Some(Self { hosts, export, rate_limits, http, connections })
     }
 }
 

@@ -72,7 +72,7 @@ impl Resolving<'_> {
             key: RouteKey { kind, namespace: namespace.clone(), name: name.clone() },
             created: self.object.created.clone(),
             parents: parents.clone().into(),
-            rate_limits: None,
+            rate_limits: self.read.rate_limits.clone(),
             rules,
         };
         routes.into_iter().map(route).collect()
