@@ -1,6 +1,6 @@
 //! Life of a request.
 //!
-//! admitted → allowed → route → limits → filters (once per request) → backend
+//! admitted → allowed → route → faults → limits → filters (once per request) → backend
 //! → attempts { endpoint → sent → classified } → filters of the response → told when the body has ended
 //!
 //! Invariants: one snapshot of the mesh per request; every request is answered exactly once and told

@@ -62,7 +62,8 @@ impl Redirect {
             location.push_str("/.");
         }
         location.push_str(&path);
-        if let Some(query) = request.uri.query() {
+        // A virtual service may say a query of its own.
+        if let Some(query) = request.uri.query().filter(|_| !path.contains('?')) {
             location.push('?');
             location.push_str(query);
         }
@@ -160,6 +161,8 @@ mod tests {
         let path = |path| mesh::Redirect { path: Some(path), ..plain() };
         let full = PathChange::Full("/x".into());
         assert_eq!(location(path(full), "h", "/a/b?q", 80), "http://h/x?q");
+        let with_query = PathChange::Full("/x?own".into());
+        assert_eq!(location(path(with_query), "h", "/a/b?q", 80), "http://h/x?own");
         let prefix = PathChange::Prefix("/x".into());
         assert_eq!(location(path(prefix.clone()), "h", "/a/b", 80), "http://h/x/b");
         let other = mesh::Redirect { hostname: Some("new.example".into()), ..path(prefix) };

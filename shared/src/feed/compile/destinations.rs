@@ -232,14 +232,16 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// A subset's policy over the service's, group by group; the ports of the subset, else the service's.
-/// A port of its own takes nothing from either (spec L7 §3.2).
+/// A subset's policy over the service's, group by group, also over what the service says of a port. What
+/// the subset says of a port takes nothing from elsewhere (spec L7 §3.2).
 fn scope(own: &PolicyRead, wider: &PolicyRead) -> PolicyScope {
-    let ports = own.ports.as_ref().or(wider.ports.as_ref());
-    let of_port = |(port, groups): &(u16, Groups)| (*port, Arc::new(groups.complete()));
+    let wide = wider.ports.iter().flatten();
+    let wide = wide.map(|(port, groups)| (*port, own.groups.over(groups)));
+    let ports: BTreeMap<u16, Groups> = wide.chain(own.ports.iter().flatten().cloned()).collect();
+    let of_port = |(port, groups): (u16, Groups)| (port, Arc::new(groups.complete()));
     PolicyScope {
         policy: Arc::new(own.groups.over(&wider.groups).complete()),
-        ports: ports.into_iter().flatten().map(of_port).collect(),
+        ports: ports.into_iter().map(of_port).collect(),
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct VirtualService {
 /// A rule for requests, in which the destinations are still missing.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpRead {
+    /// Path of the rule, for remarks.
+    pub(crate) field: Box<str>,
     pub(crate) rule: HttpRule,
     pub(crate) routes: Vec<HostRoute>,
     pub(crate) mirrors: Vec<HostMirror>,
@@ -151,7 +153,7 @@ impl Reader<'_> {
             retry: retry.map(Arc::new),
             session: None,
         };
-        Some(HttpRead { rule, routes, mirrors })
+        Some(HttpRead { field: fields.path().into(), rule, routes, mirrors })
     }
 
     /// `match`; nothing when there are some and none can be evaluated.

@@ -165,7 +165,23 @@ fn a_port_takes_nothing_from_the_rest_and_a_subset_what_it_leaves_out() {
     assert!(port.outliers.is_some());
     let subset = found.subsets[0].scope.of_port(80);
     assert_eq!((&subset.balancer, subset.limits.requests), (&Balancer::RoundRobin(None), Some(7)));
-    assert!(found.subsets[0].scope.of_port(81).outliers.is_some());
+    let subset = found.subsets[0].scope.of_port(81);
+    assert_eq!((&subset.balancer, subset.limits.requests), (&Balancer::RoundRobin(None), None));
+    assert!(subset.outliers.is_some(), "the port's, where the subset says nothing");
+}
+
+#[test]
+fn a_port_of_a_subset_stands_alone_and_the_services_others_stay() {
+    let spec = "host: web, trafficPolicy: {portLevelSettings: [{port: {number: 80}, loadBalancer: \
+        {simple: RANDOM}}, {port: {number: 81}, outlierDetection: {}}]}, subsets: [{name: a, \
+        trafficPolicy: {connectionPool: {http: {http2MaxRequests: 7}}, portLevelSettings: \
+        [{port: {number: 80}, outlierDetection: {}}]}}]";
+    let found = policies(&compiled(&rule("r", "shop", spec)), "web").unwrap();
+    let scope = &found.subsets[0].scope;
+    let (own, other) = (scope.of_port(80), scope.of_port(81));
+    assert_eq!((&own.balancer, own.limits.requests), (&Balancer::default(), None));
+    assert!(own.outliers.is_some() && other.outliers.is_some());
+    assert_eq!((other.limits.requests, scope.of_port(82).limits.requests), (Some(7), Some(7)));
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Resolving<'_> {
 
     /// A rule, or one per port where its destinations depend on the port that was dialled.
     fn rules(&mut self, read: &HttpRead) -> Vec<HttpRule> {
+        self.check_ports(&read.field, read.rule.matches.iter().filter_map(HttpMatch::port));
         let routes = read.routes.iter().map(|route| &route.to);
         let mut all = routes.chain(read.mirrors.iter().map(|mirror| &mirror.to));
         if !all.any(|to| self.depends(to)) {
@@ -170,6 +171,7 @@ impl Resolving<'_> {
 
     /// A rule for each of its matches, and for each port where that makes a difference.
     fn connections(&mut self, read: &ConnectionsRead) -> Vec<TcpRule> {
+        self.check_ports(&read.field, read.matches.iter().filter_map(|one| one.port));
         let by_port = read.routes.iter().any(|route| self.depends(&route.to));
         let ports: Vec<u16> = self.ports.iter().copied().collect();
         let mut rules = Vec::new();
@@ -188,6 +190,15 @@ impl Resolving<'_> {
             }
         }
         rules
+    }
+
+    /// Says which ports that matches ask for no service has.
+    fn check_ports(&mut self, field: &str, ports: impl Iterator<Item = u16>) {
+        let missing: Vec<u16> = ports.filter(|port| !self.ports.contains(port)).collect();
+        for port in missing {
+            let reason = format!("no service that it is for has a port {port}");
+            self.say(&format!("{field}.match"), Cause::Invalid, reason);
+        }
     }
 
     /// Whether where it leads depends on the port that was dialled.
@@ -221,10 +232,8 @@ impl Resolving<'_> {
         if let Some(subset) = &to.subset
             && service.subset(subset).is_none()
         {
-            let reason = format!(
-                "no DestinationRule describes a subset {subset} of {}, so its share answers 503",
-                service.key
-            );
+            let reason =
+                format!("no DestinationRule describes a subset {subset} of {}", service.key);
             self.say(&format!("{}.subset", to.field), Cause::Invalid, reason);
         }
         Ok(Destination { service: service.key.clone(), port, subset: to.subset.clone() })

@@ -60,8 +60,14 @@ pub(super) fn redirect(fields: &Fields<'_>, intern: &mut Interner) -> Redirect {
     };
     let hostname = authority(fields).map(|text| intern.text(text));
     let path = fields.text("uri").filter(|text| !text.is_empty()).and_then(|text| {
-        if let Err(reason) = paths::check_replacement(text, false) {
+        // Envoy: a query takes the place of the request's.
+        let (path, query) = text.split_once('?').unwrap_or((text, ""));
+        if let Err(reason) = paths::check_replacement(path, false) {
             fields.report("uri", Cause::Invalid, reason);
+            return None;
+        }
+        if query.contains(|letter: char| !letter.is_ascii_graphic() || letter == '#') {
+            fields.report("uri", Cause::Invalid, "has a letter that a query cannot have");
             return None;
         }
         Some(PathChange::Full(intern.text(text)))

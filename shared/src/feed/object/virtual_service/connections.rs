@@ -13,6 +13,8 @@ use super::{MOST_ENTRIES, matches};
 /// A rule for connections, in which the destinations are still missing.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionsRead {
+    /// Path of the rule, for remarks.
+    pub(crate) field: Box<str>,
     /// Any of these; never empty.
     pub(crate) matches: Vec<ConnectionMatch>,
     pub(crate) routes: Vec<HostRoute>,
@@ -62,7 +64,7 @@ fn rule(list: List, fields: &Fields<'_>, intern: &mut Interner) -> Option<Connec
         fields.report("", Cause::Unsupported, "none of its matches can hold, so it is left out");
         return None;
     }
-    Some(ConnectionsRead { matches, routes })
+    Some(ConnectionsRead { field: fields.path().into(), matches, routes })
 }
 
 /// Nothing when it cannot be evaluated, which is reported.

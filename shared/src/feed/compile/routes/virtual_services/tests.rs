@@ -251,6 +251,23 @@ fn without_a_port_the_one_that_was_dialled_is_meant() {
 }
 
 #[test]
+fn ports_that_no_service_has_are_told() {
+    let http = one(&format!("match: [{{port: 82}}, {{port: 80}}], {TO_API}"));
+    let tcp = object(
+        "shop",
+        "",
+        "hosts: [web], tcp: [{match: [{port: 82}], route: [{destination: {host: api}}]}]",
+    );
+    for (text, field) in [(http, "spec.http[0].match"), (tcp, "spec.tcp[0].match")] {
+        let compiled = compile(&text);
+        let told = remarks(&compiled);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!((told[0].0, told[0].1), (field, Cause::Invalid));
+        assert_eq!(compiled.routes.len(), 1);
+    }
+}
+
+#[test]
 fn weights_are_shares_and_one_destination_has_everything() {
     let two = "route: [{destination: {host: api}, weight: 90}, {destination: {host: api}, weight: 10}, \
                {destination: {host: api}}]";

@@ -30,6 +30,10 @@ fn redirects_answers_and_rewrites_are_as_they_are_written() {
     let redirect = redirect.filters.redirect.clone().unwrap();
     assert_eq!(redirect.status, StatusCode::MOVED_PERMANENTLY);
     assert_eq!(redirect.path, Some(PathChange::Full("/x".into())));
+    for (uri, fine) in [("/x?a=b", true), ("/x?a b", false), ("/x#a", false), ("/x?a#b", false)] {
+        let compiled = compile(&one(&format!("redirect: {{uri: '{uri}'}}")));
+        assert_eq!(remarks(&compiled).is_empty(), fine, "{uri}");
+    }
     for (port, expected) in [
         ("uri: /x", RedirectPort::AsAsked),
         ("port: 81", RedirectPort::Said(81)),
