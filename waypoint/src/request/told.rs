@@ -107,6 +107,8 @@ impl Story {
         let failed = self.failure.as_ref().map(|(outcome, _)| outcome.flag());
         let delayed = self.delayed.map(|_| Outcome::FAULT_DELAYED.flag());
         match (delayed, failed) {
+            // Envoy has no word for what policy denies.
+            (Some(delayed), Some("-")) => Some(delayed.into()),
             (Some(delayed), Some(failed)) => Some(format!("{delayed},{failed}").into()),
             (delayed, failed) => failed.or(delayed).map(Cow::Borrowed),
         }

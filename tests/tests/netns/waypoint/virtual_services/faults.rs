@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     ("waypoint::virtual_services::faults::requests_are_aborted_and_delayed", &[], faults),
     ("waypoint::virtual_services::faults::grpc_is_told_in_its_words", &[], grpc),
     ("waypoint::virtual_services::faults::nobody_is_blamed", &[], blameless),
+    ("waypoint::virtual_services::faults::what_waits_may_be_revoked", &[], revoked),
 ];
 
 fn abort(status: &str) -> String {
@@ -126,4 +127,36 @@ fn blameless() -> anyhow::Result<()> {
     });
     ensure!(spent.is_none(), "{spent:?}");
     Ok(())
+}
+
+/// A request that waits on purpose ends when a policy no longer allows it.
+fn revoked() -> anyhow::Result<()> {
+    let scene = Scene::new("vs-revoked")?;
+    let delay = "fault: {delay: {fixedDelay: 10m, percentage: {value: 100}}}";
+    let rules = [&format!("match: [{{uri: {{prefix: /late}}}}], {delay}, {TO_V1}")];
+    in_force(&scene, &virtual_service("revoked", &rules.map(|rule| &**rule)))?;
+    std::thread::scope(|threads| -> anyhow::Result<()> {
+        let waiting = threads.spawn(|| ask("/late").from(&scene.client));
+        eventually(SOON, "it waits", || {
+            let (_, metrics) = scene.waypoint_pod.get("127.0.0.1:15020", "/metrics")?;
+            let waits =
+                |line: &str| line.starts_with("culvert_faults_total") && line.contains("delay");
+            ensure!(metrics.lines().any(waits), "{metrics}");
+            Ok(())
+        })?;
+        scene.cluster.mesh().write(
+            "policy.yaml",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: late, namespace: \
+             shop}\nspec:\n  targetRefs: [{group: \"\", kind: Service, name: echo}]\n  action: DENY\n  \
+             rules: [{to: [{operation: {paths: [/late]}}]}]\n",
+        )?;
+        let ended = waiting.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        is(&ended, 403)?;
+        is_caused(&ended, "POLICY_CHANGED")
+    })?;
+    eventually(SOON, "it is told", || {
+        let told = scene.waypoint.caused("POLICY_CHANGED");
+        ensure!(told.len() == 1 && told[0]["flags"] == "DI", "{told:?}");
+        Ok(())
+    })
 }
