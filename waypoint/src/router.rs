@@ -12,6 +12,7 @@ mod bucket;
 mod cache;
 mod conditions;
 mod index;
+mod listed;
 mod precedence;
 mod rule;
 mod tcp;

@@ -12,7 +12,8 @@ use shared::mesh::{Route, RouteKind, ServiceKey};
 
 use super::conditions::Asked;
 use super::index::Index;
-use super::precedence::{Candidate, MatchId};
+use super::listed::Listed;
+use super::precedence::Candidate;
 use super::{Matched, Routed, Rule};
 
 /// The routes of a port. A route of the Gateway API without rules counts, and matches nothing.
@@ -30,7 +31,7 @@ enum Block {
     /// Those of the Gateway API.
     Sorted(Index),
     /// The matches of a virtual service.
-    Listed(Box<[MatchId]>),
+    Listed(Listed),
 }
 
 /// What blocks are sorted by: age, kind, namespace and name.
@@ -59,7 +60,7 @@ impl Audiences {
             if route.key.kind == RouteKind::Virtual {
                 let listed =
                     own.filter(|one| one.wanted.port().is_none_or(|own| port == Some(own)));
-                let listed: Box<[MatchId]> = listed.map(|one| one.id).collect();
+                let listed = Listed::new(&listed.collect::<Vec<_>>());
                 // Spec: without any rule for the port, the service itself is meant.
                 if !listed.is_empty() {
                     let name = (&*route.key.namespace, &*route.key.name);
@@ -107,12 +108,7 @@ impl Block {
     fn find<'t>(&self, rules: &'t [Arc<Rule>], asked: &Asked<'_>) -> Option<Matched<'t>> {
         match self {
             Self::Sorted(index) => index.find(rules, asked),
-            Self::Listed(all) => all.iter().find_map(|id| {
-                let rule = &rules[id.rule as usize];
-                let wanted = &rule.matches[id.at as usize];
-                let fits = wanted.path.is_match(asked.path()) && asked.meets(wanted);
-                fits.then(|| Matched { rule, prefix: wanted.path.prefix_bytes() })
-            }),
+            Self::Listed(listed) => listed.find(rules, asked),
         }
     }
 }

@@ -226,16 +226,19 @@ fn first(route: &Route, port: u16, request: &Parts) -> String {
         return "default".to_owned();
     }
     let fits = |wanted: &HttpMatch| {
-        let (path, text) = (
-            request.uri.path(),
-            match &wanted.path {
-                PathMatch::Start { text, .. } => text,
-                other => unreachable!("{other:?}"),
-            },
-        );
+        let (path, lower) = (request.uri.path(), request.uri.path().to_lowercase());
+        let path_fits = match &wanted.path {
+            PathMatch::Start { text, any_case: false } => path.find(&**text) == Some(0),
+            PathMatch::Start { text, any_case: true } => {
+                lower.find(&text.to_lowercase()) == Some(0)
+            }
+            PathMatch::Exact(text) => *path == **text,
+            PathMatch::ExactAnyCase(text) => lower == text.to_lowercase(),
+            PathMatch::Regex(pattern) => pattern.is_match(path.as_bytes()),
+            other => unreachable!("{other:?} is of a route"),
+        };
         let mut header = wanted.headers.iter();
-        path.as_bytes().iter().zip(text.bytes()).filter(|(own, wanted)| *own == wanted).count()
-            == text.len()
+        path_fits
             && header.all(|one| {
                 let values: Vec<_> = request.headers.get_all(&one.name).iter().collect();
                 values.len() == 1
@@ -247,17 +250,25 @@ fn first(route: &Route, port: u16, request: &Parts) -> String {
 }
 
 fn any_listed() -> impl Strategy<Value = Route> {
+    let path = (prop::sample::select(vec!["/", "/a", "/a/", "/ab", "/B"]), 0..6_u8);
+    let path = path.prop_map(|(text, kind)| match kind {
+        0 => PathMatch::Exact(text.into()),
+        1 => PathMatch::ExactAnyCase(text.into()),
+        2 => PathMatch::Regex(Pattern::new(&format!("{text}.?")).unwrap()),
+        kind => PathMatch::Start { text: text.into(), any_case: kind == 3 },
+    });
     let one = (
-        prop::sample::select(vec!["/", "/a", "/a/", "/ab", "/b"]),
+        path,
         prop::option::weighted(0.4, prop::sample::select(vec!["1", "2"])),
         prop::option::weighted(0.3, 80..82u16),
     );
     let one = one.prop_map(|(path, value, port)| HttpMatch {
         headers: value.map(|value| header("x", value)).into_iter().collect(),
         further: port.map(|_| Box::new(Further { port, ..Further::default() })),
-        ..start(path)
+        path,
+        ..HttpMatch::everything()
     });
-    let rules = prop::collection::vec(prop::collection::vec(one, 1..3), 1..4);
+    let rules = prop::collection::vec(prop::collection::vec(one, 1..3), 1..8);
     (0..5u8, 0..3u8, rules).prop_map(|(name, created, rules)| {
         let web = sample::service_key("web", "ns");
         let rules = rules.into_iter().map(|matches| sample::rule(matches, &web)).collect();
