@@ -37,8 +37,8 @@ pub use service::{
 };
 pub use snapshot::{Applied, Mesh};
 pub use traffic::{
-    Balancer, HashKey, HashTable, Limits, LocalityPreference, OutlierDetection, PolicyScope,
-    RetryBudget, Share, Subset, TrafficPolicies, TrafficPolicy, Upgrade, Warmup,
+    Balancer, Concurrency, HashKey, HashTable, Limits, LocalityPreference, OutlierDetection,
+    PolicyScope, RetryBudget, Share, Subset, TrafficPolicies, TrafficPolicy, Upgrade, Warmup,
 };
 pub use workload::{
     AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap,

@@ -6,8 +6,10 @@
 //! Not here: connections (`upstream`), when to try again (`request::attempt`).
 //! Source: spec L7 §3.3 to §3.5, §3.10.
 
+mod adaptive;
 mod aim;
 mod circuit;
+mod gradient;
 mod local;
 mod nearness;
 mod order;
@@ -23,9 +25,12 @@ use shared::balance::Loads;
 use shared::mesh::{
     Balancer, HashKey, Limits, Mesh, OutlierDetection, TrafficPolicy, Uid, Upgrade,
 };
+use tokio::time::Instant;
 
+pub use self::adaptive::Adaptive;
 pub(crate) use self::aim::Aim;
 pub use self::circuit::{Circuit, Overflow, Permit, Resource};
+pub use self::gradient::{Gradient, Sample};
 use self::local::Local;
 pub(crate) use self::local::Locals;
 pub(crate) use self::order::Wish;
@@ -83,6 +88,10 @@ impl Cluster {
         let policy = aim.policy().cloned();
         let destination = aim.destination();
         let standing = policy.as_ref().map(|_| standings.of(&destination));
+        if let (Some(policy), Some(standing)) = (&policy, &standing) {
+            let now = Instant::now();
+            standing.adaptive.configure(policy.concurrency, mesh.generation(), now);
+        }
         let watches = policy.as_ref().is_some_and(|policy| policy.outliers.is_some());
         let hosts = standing.iter().filter(|_| watches).flat_map(|standing| {
             let names: Vec<Uid> = endpoints.iter().map(name).collect();
@@ -127,6 +136,12 @@ impl Cluster {
     /// How much of it is in use, where there is a rule.
     pub(crate) fn circuit(&self) -> Option<&Arc<Circuit>> {
         self.standing.as_ref().map(|standing| &standing.circuit)
+    }
+
+    /// What its number of requests at a time learns from, where it follows their answers.
+    fn adaptive(&self) -> Option<&Arc<Standing>> {
+        self.policy.as_ref()?.concurrency?;
+        self.standing.as_ref()
     }
 
     /// A place among its connections, for who cannot wait.

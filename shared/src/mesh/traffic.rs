@@ -81,6 +81,10 @@ pub struct TrafficPolicy {
     /// When endpoints are left out; `None` is never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outliers: Option<OutlierDetection>,
+    /// Between what the number of requests at a time follows the time that answers take; `None` is
+    /// not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// Why nothing may be sent: the rule asks for protection that cannot be given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Arc<str>>,
@@ -156,6 +160,15 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u8,
     /// Below this share of endpoints that are not ejected, ejections are ignored; 0 is never.
     pub min_health_percent: u8,
+}
+
+/// Bounds of a limit that finds itself: `culvert.dev/adaptive-concurrency`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Concurrency {
+    /// At least so many requests at a time. 1 to `most`.
+    pub least: u32,
+    /// At most so many. Up to 1,000,000.
+    pub most: u32,
 }
 
 /// A share, in millionths.

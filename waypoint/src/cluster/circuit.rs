@@ -22,11 +22,14 @@ pub enum Resource {
     Requests,
     /// Those of them that are repetitions.
     Retries,
+    /// The same requests as `Requests`, against a limit that follows their answers.
+    Concurrency,
 }
 
 impl Resource {
     /// In the order of [`Circuit`]'s counters.
-    pub const ALL: [Self; 4] = [Self::Connections, Self::Pending, Self::Requests, Self::Retries];
+    pub const ALL: [Self; 5] =
+        [Self::Connections, Self::Pending, Self::Requests, Self::Retries, Self::Concurrency];
 
     /// As metrics, logs and answers spell it.
     pub fn name(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Resource {
             Self::Pending => "pending",
             Self::Requests => "requests",
             Self::Retries => "retries",
+            Self::Concurrency => "concurrency",
         }
     }
 
@@ -45,6 +49,15 @@ impl Resource {
             Self::Pending => "http1MaxPendingRequests",
             Self::Requests => "http2MaxRequests",
             Self::Retries => "maxRetries",
+            Self::Concurrency => "culvert.dev/adaptive-concurrency",
+        }
+    }
+
+    /// Where its places are counted.
+    fn slot(self) -> usize {
+        match self {
+            Self::Concurrency => Self::Requests as usize,
+            other => other as usize,
         }
     }
 }
@@ -53,7 +66,7 @@ impl Resource {
 #[derive(Debug, Default)]
 pub struct Circuit {
     used: [AtomicU32; 4],
-    refused: [AtomicU64; 4],
+    refused: [AtomicU64; 5],
     /// Requests that wait for a place among the connections.
     waiting: AtomicU32,
     /// A connection has ended.
@@ -99,7 +112,7 @@ impl Circuit {
     ) -> Option<Permit> {
         let most = limit.unwrap_or(u32::MAX);
         let more = |used: u32| (used < most).then(|| used + 1);
-        let used = &self.used[resource as usize];
+        let used = &self.used[resource.slot()];
         // Nothing else is ordered by the counter.
         used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Permit { circuit: Arc::clone(self), resource })
@@ -107,7 +120,7 @@ impl Circuit {
 
     /// How many places are taken.
     pub fn used(&self, resource: Resource) -> u32 {
-        self.used[resource as usize].load(Ordering::Relaxed)
+        self.used[resource.slot()].load(Ordering::Relaxed)
     }
 
     /// How often there was none left.
@@ -175,7 +188,7 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.circuit.used[self.resource as usize].fetch_sub(1, Ordering::Relaxed);
+        self.circuit.used[self.resource.slot()].fetch_sub(1, Ordering::Relaxed);
         if self.resource == Resource::Connections {
             self.circuit.freed();
         }
@@ -217,6 +230,20 @@ mod tests {
             }
             prop_assert_eq!(circuit.refused(Resource::Requests), refused);
         }
+    }
+
+    #[test]
+    fn a_limit_that_follows_answers_counts_the_same_requests() {
+        let circuit = Arc::<Circuit>::default();
+        let first = circuit.take(Resource::Requests, Some(5)).unwrap();
+        let second = circuit.take(Resource::Concurrency, Some(2)).unwrap();
+        let overflow = circuit.take(Resource::Concurrency, Some(2)).unwrap_err();
+        assert_eq!(overflow, Overflow(Resource::Concurrency));
+        assert_eq!(circuit.used(Resource::Requests), 2);
+        assert_eq!(circuit.refused(Resource::Concurrency), 1);
+        assert_eq!(circuit.refused(Resource::Requests), 0);
+        drop((first, second));
+        assert_eq!(circuit.used(Resource::Requests), 0);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use shared::mesh::{Destination, Mesh};
 use shared::telemetry::metrics::{Error, Registry, family};
 use tokio::time::Instant;
 
-use crate::cluster::{Circuit, Outliers, Reason, Resource, State};
+use crate::cluster::{Adaptive, Circuit, Outliers, Reason, Resource, State};
 
 /// How one port of a service, or of a subset of it, stands. Shared by all workers.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Standing {
     pub circuit: Arc<Circuit>,
     /// Its endpoints.
     pub outliers: Outliers,
+    /// How many requests at a time its answers allow.
+    pub adaptive: Adaptive,
     retired: AtomicBool,
 }
 
@@ -60,6 +62,7 @@ impl Standing {
             "subset": subset.as_deref(),
             "used": BTreeMap::from(used),
             "overflow": BTreeMap::from(refused),
+            "concurrencyLimit": self.adaptive.limit(),
             "endpoints": endpoints.collect::<BTreeMap<_, _>>(),
         })
     }
@@ -82,6 +85,7 @@ impl Standings {
                 destination: destination.clone(),
                 circuit: Arc::default(),
                 outliers: Outliers::new(Instant::now()),
+                adaptive: Adaptive::default(),
                 retired: AtomicBool::new(false),
             })
         });
@@ -125,7 +129,7 @@ pub(crate) fn has_policy(mesh: &Mesh, destination: &Destination) -> bool {
 
 type Family = (&'static str, &'static str, MetricType);
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
     ("culvert_circuit_used", "Places of a limited resource that are taken.", MetricType::GAUGE),
     (
         "culvert_circuit_overflow_total",
@@ -138,6 +142,11 @@ const FAMILIES: [Family; 5] = [
         "culvert_outlier_ejections_overflow_total",
         "Ejections that maxEjectionPercent forbade.",
         MetricType::COUNTER,
+    ),
+    (
+        "culvert_concurrency_limit",
+        "Requests at a time that the destination's answers allow.",
+        MetricType::GAUGE,
     ),
 ];
 
@@ -153,7 +162,7 @@ impl Collector for Shown {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let all: Vec<_> = self.standings.all.lock().values().cloned().collect();
-        let mut samples: [Vec<Metric>; 5] = Default::default();
+        let mut samples: [Vec<Metric>; 6] = Default::default();
         for one in &all {
             for resource in Resource::ALL {
                 let label = Some(("resource", resource.name()));
@@ -166,6 +175,8 @@ impl Collector for Shown {
                 samples[3].push(counter(one, label, one.outliers.ejected(reason)));
             }
             samples[4].push(counter(one, None, one.outliers.overflow()));
+            let limit = one.adaptive.limit();
+            samples[5].extend(limit.map(|limit| gauge(one, None, limit.into())));
         }
         let shown = FAMILIES.iter().zip(samples);
         shown.map(|((name, help, kind), samples)| family(name, help, *kind, samples)).collect()

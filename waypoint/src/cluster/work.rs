@@ -8,7 +8,9 @@ use shared::balance::InFlight;
 use shared::mesh::{TrafficPolicy, Uid};
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, Host, Overflow, Permit, Report, Resource, Standing, Verdict};
+use crate::cluster::{
+    Cluster, Host, Overflow, Permit, Report, Resource, Sample, Standing, Verdict,
+};
 use crate::respond::RATE_LIMITED;
 use crate::upstream::Endpoint;
 
@@ -19,6 +21,8 @@ pub(crate) struct Work {
     load: InFlight,
     _request: Option<Permit>,
     watch: Option<Box<Watch>>,
+    /// Whose limit learns from the answer, and when the request was sent.
+    adaptive: Option<(Arc<Standing>, Instant)>,
 }
 
 /// Who is to learn what came of a try.
@@ -38,11 +42,17 @@ impl Cluster {
     pub(crate) fn request(&self, endpoint: &Endpoint, now: Instant) -> Result<Work, Overflow> {
         let permit = match (self.circuit(), self.limits()) {
             (Some(circuit), Some(limits)) => {
-                Some(circuit.take(Resource::Requests, limits.requests)?)
+                let adapted = self.adaptive().and_then(|standing| standing.adaptive.limit());
+                Some(match adapted.filter(|most| limits.requests.is_none_or(|all| *most < all)) {
+                    Some(most) => circuit.take(Resource::Concurrency, Some(most))?,
+                    None => circuit.take(Resource::Requests, limits.requests)?,
+                })
             }
             _ => None,
         };
-        Ok(self.work(endpoint, permit, now))
+        let mut work = self.work(endpoint, permit, now);
+        work.adaptive = self.adaptive().map(|standing| (Arc::clone(standing), now));
+        Ok(work)
     }
 
     /// A connection that is no HTTP is made to `endpoint` now.
@@ -53,7 +63,8 @@ impl Cluster {
     fn work(&self, endpoint: &Endpoint, request: Option<Permit>, now: Instant) -> Work {
         let uid = &endpoint.workload.uid;
         let load = self.local.loads.start(uid, now);
-        Work { load, _request: request, watch: self.watch(endpoint, now).map(Box::new) }
+        let watch = self.watch(endpoint, now).map(Box::new);
+        Work { load, _request: request, watch, adaptive: None }
     }
 
     /// Tells of a try that nobody waits for any more, because it was not answered in time.
@@ -84,6 +95,10 @@ impl Work {
     /// The endpoint answered after `took`.
     pub(crate) fn answered<B>(&mut self, response: &Response<B>, took: Duration, now: Instant) {
         self.load.connected(Some(took), now);
+        // A failure may be quick, which says nothing of what the endpoint is good for.
+        if !response.status().is_server_error() {
+            self.learn(took, now);
+        }
         if self.watch.is_some() {
             self.tell(Report::Status(status(response)), now);
         }
@@ -98,6 +113,9 @@ impl Work {
 
     /// There was no answer in time.
     pub(crate) fn timed_out(mut self, cluster: &Cluster, now: Instant) {
+        if let Some((_, sent)) = self.adaptive {
+            self.learn(now.saturating_duration_since(sent), now);
+        }
         if !cluster.is_full() {
             self.tell(Report::TimedOut, now);
         }
@@ -118,6 +136,13 @@ impl Work {
     /// There was a connection, and no answer.
     pub(crate) fn failed(mut self, report: Report, now: Instant) {
         self.tell(report, now);
+    }
+
+    fn learn(&mut self, took: Duration, now: Instant) {
+        if let Some((standing, sent)) = self.adaptive.take() {
+            let used = standing.circuit.used(Resource::Requests);
+            standing.adaptive.learn(Sample { sent, took, used }, now);
+        }
     }
 
     fn tell(&mut self, report: Report, now: Instant) {

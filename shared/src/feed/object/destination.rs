@@ -5,6 +5,7 @@
 //! Source: Istio's DestinationRule, spec L7 §3.2 and §3.3.
 
 mod balancer;
+pub(super) mod concurrency;
 mod locality;
 mod outliers;
 mod pool;
@@ -17,7 +18,7 @@ use crate::feed::intern::Interner;
 use crate::feed::object::{Head, Labels};
 use crate::feed::verdict::Cause;
 use crate::mesh::{
-    Balancer, Limits, LocalityPreference, OutlierDetection, RetryBudget, TrafficPolicy,
+    Balancer, Concurrency, Limits, LocalityPreference, OutlierDetection, RetryBudget, TrafficPolicy,
 };
 
 /// A rule whose host is not looked up.
@@ -84,6 +85,8 @@ pub(crate) struct Groups {
     pub(crate) limits: Option<Limits>,
     pub(crate) outliers: Option<OutlierDetection>,
     pub(crate) retry_budget: Option<RetryBudget>,
+    /// Of the rule's annotation: the same for all its ports.
+    pub(crate) concurrency: Option<Concurrency>,
     pub(crate) tls: Option<Tls>,
 }
 
@@ -104,6 +107,7 @@ impl Groups {
             limits: self.limits.clone().or_else(|| wider.limits.clone()),
             outliers: self.outliers.clone().or_else(|| wider.outliers.clone()),
             retry_budget: self.retry_budget.or(wider.retry_budget),
+            concurrency: self.concurrency.or(wider.concurrency),
             tls: self.tls.clone().or_else(|| wider.tls.clone()),
         }
     }
@@ -119,6 +123,7 @@ impl Groups {
                 ..self.limits.clone().unwrap_or_default()
             },
             outliers: self.outliers.clone(),
+            concurrency: self.concurrency,
             refused: match &self.tls {
                 Some(Tls::Refused(reason)) => Some(reason.clone()),
                 Some(Tls::Tunnel) | None => None,
@@ -148,13 +153,31 @@ impl DestinationRule {
             spec.report("host", Cause::Invalid, "must be a host name, *.suffix or *");
             return None;
         }
+        let policy = spec.fields("trafficPolicy").map(|fields| PolicyRead::read(&fields, intern));
         let subsets = spec.at_most("subsets", MOST_ENTRIES);
-        Some(Self {
+        let subsets = subsets.iter().filter_map(|one| subset(one, intern)).collect();
+        let rule = Self {
             host: intern.text(host),
             export: Export::read(&spec, &head.key.namespace, intern),
-            policy: spec.fields("trafficPolicy").map(|fields| PolicyRead::read(&fields, intern)),
-            subsets: subsets.iter().filter_map(|one| subset(one, intern)).collect(),
+            policy,
+            subsets,
+        };
+        Some(match concurrency::read(root) {
+            None => rule,
+            Some(bounds) => rule.adaptive(bounds),
         })
+    }
+
+    /// With a limit that follows the time that answers take, on all ports and for all subsets.
+    fn adaptive(mut self, bounds: Concurrency) -> Self {
+        let subsets = self.subsets.iter_mut().filter_map(|subset| subset.policy.as_mut());
+        for policy in subsets.chain([self.policy.get_or_insert_default()]) {
+            policy.groups.concurrency = Some(bounds);
+            for (_, groups) in policy.ports.iter_mut().flatten() {
+                groups.concurrency = Some(bounds);
+            }
+        }
+        self
     }
 }
 
@@ -216,6 +239,7 @@ impl Groups {
             limits: fields.fields("connectionPool").map(|one| pool::read(&one)),
             outliers: fields.fields("outlierDetection").map(|one| outliers::read(&one)),
             retry_budget: None,
+            concurrency: None,
             tls: fields.fields("tls").map(|one| tls(&one)),
         };
         let by_locality =

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
+use crate::feed::object::destination::concurrency;
 use crate::feed::object::{Kind, ObjectKey, rates};
 use crate::feed::verdict::Cause;
 use crate::identity::is_dns1123_subdomain;
@@ -100,6 +101,7 @@ const ACTING: &[(&str, &[Kind])] = &[
     ("culvert.dev/retry-delivered", &[Kind::Route(RouteKind::Http), Kind::VirtualService]),
     (rates::TOGETHER, LIMITED),
     (rates::PER_CALLER, LIMITED),
+    (concurrency::ANNOTATION, &[Kind::DestinationRule]),
 ];
 
 /// Ours, but written by control planes for themselves.

@@ -1,5 +1,6 @@
 //! `DestinationRule`s: limits of a destination, and endpoints that are left out.
 
+mod adaptive;
 mod balancing;
 mod fleet;
 mod limits;
@@ -16,7 +17,7 @@ use super::lab::Lab;
 use super::scene::Scene;
 
 pub(crate) fn cases() -> Vec<Case> {
-    [limits::CASES, outliers::CASES, balancing::CASES].concat()
+    [limits::CASES, outliers::CASES, balancing::CASES, adaptive::CASES].concat()
 }
 
 /// A rule of this name for a service of the namespace.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::*;
 use crate::feed::{SourceFile, objects};
 use crate::mesh::{
-    Balancer, HashKey, HashTable, LocalityPreference, Scope, Share, TrafficPolicy, Upgrade,
+    Balancer, Concurrency, HashKey, HashTable, LocalityPreference, Scope, Share, TrafficPolicy,
+    Upgrade,
 };
 
 /// A namespace `shop` with a waypoint, a service `web` with the ports 80 and 81, and a service
@@ -422,6 +423,35 @@ fn protection_that_cannot_be_given_refuses_instead() {
         let found = policy(&format!("trafficPolicy: {{tls: {{mode: {mode}}}}}"));
         assert_eq!(found.refused.is_some(), refused, "{mode}");
     }
+}
+
+/// A rule with this annotation.
+fn annotated(value: &str, spec: &str) -> Compiled {
+    let annotation = format!("annotations: {{culvert.dev/adaptive-concurrency: {value}}}, ");
+    let text = rule("r", "shop", &format!("host: web, {spec}"));
+    compiled(&text.replacen("creationTimestamp", &format!("{annotation}creationTimestamp"), 1))
+}
+
+#[test]
+fn a_limit_that_follows_answers_is_for_all_ports_of_its_rule() {
+    for (value, least, most) in [("\"true\"", 3, 1_000), ("10-20", 10, 20)] {
+        let ports = "trafficPolicy: {portLevelSettings: [{port: {number: 80}}]}";
+        let compiled = annotated(value, ports);
+        assert_eq!(remarks(&compiled), [], "{value}");
+        let found = policies(&compiled, "web").unwrap();
+        for port in [80, 81] {
+            let own = found.scope.of_port(port).concurrency;
+            assert_eq!(own, Some(Concurrency { least, most }), "{value} {port}");
+        }
+        let found = policies(&annotated(value, ""), "web").unwrap();
+        assert!(found.scope.of_port(80).concurrency.is_some(), "without a trafficPolicy too");
+    }
+    assert_eq!(policy("trafficPolicy: {}").concurrency, None);
+    let compiled = annotated("20-10", "");
+    let field = "metadata.annotations[\"culvert.dev/adaptive-concurrency\"]";
+    let told = remarks(&compiled);
+    assert!(told.iter().any(|(at, cause, _)| at == field && *cause == Cause::Invalid), "{told:?}");
+    assert!(policies(&compiled, "web").is_none());
 }
 
 /// What the documentation shows is in force as written.
