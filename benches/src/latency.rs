@@ -5,11 +5,11 @@
 //! |---|---|
 //! | `args` | the command line |
 //! | `cell` | what is measured: a rate, a number of connections, bulk, ... |
-//! | `mode`, `backend`, `certs`, `program` | through what, and how that is set up |
+//! | `mode`, `backend`, `certs` | through what, and how that is set up |
 //! | `run`, `measure`, `cost`, `syscalls` | one measurement after the other, and what it cost |
 //! | `record`, `summary` | what is kept, and medians over rounds |
 //! | `table`, `report`, `picture`, `fleet`, `check` | what is told about it |
-//! | `grid`, `chart`, `markup` | tables and charts in general |
+//! | `chart`, `markup` | charts in general |
 
 mod args;
 mod backend;
@@ -19,13 +19,11 @@ mod chart;
 mod check;
 mod cost;
 mod fleet;
-mod grid;
 mod machine;
 mod markup;
 mod measure;
 mod mode;
 mod picture;
-mod program;
 mod record;
 mod report;
 mod run;
@@ -40,7 +38,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use args::{Args, as_typed};
+use args::Args;
+pub(crate) use args::as_typed;
 use record::Record;
 use syscalls::Outside;
 

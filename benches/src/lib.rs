@@ -1,4 +1,6 @@
 //! The benchmarks of Culvert that are more than one file.
 
+mod grid;
 pub mod latency;
 pub mod micro;
+mod program;

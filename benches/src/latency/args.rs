@@ -105,7 +105,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// Cargo runs benchmarks in the folder of their package: a relative path means the folder in
 /// which the person typed it, which the shell still tells.
-pub(super) fn as_typed(path: &Path) -> PathBuf {
+pub(crate) fn as_typed(path: &Path) -> PathBuf {
     let typed_in = std::env::var_os("PWD").map(PathBuf::from).filter(|dir| dir.is_dir());
     typed_in.map_or_else(|| path.to_owned(), |dir| dir.join(path))
 }

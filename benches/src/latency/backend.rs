@@ -11,7 +11,7 @@ use harness::eventually::eventually;
 use harness::pod::Pod;
 use harness::process::Running;
 
-use super::program::NGINX;
+use crate::program::NGINX;
 
 pub(super) const HTTP_PORT: u16 = 80;
 pub(super) const BULK_PORT: u16 = 5201;

@@ -1,7 +1,7 @@
 //! Charts as SVG, drawn here: no script, no font, nothing from elsewhere.
 //! Colours of text and lines are classes; whoever embeds a chart says what they are.
 
-use super::markup::escape;
+use crate::grid::escape;
 
 /// A bar: its name, its parts from left to right, and what is written behind it.
 pub(super) struct Bar {

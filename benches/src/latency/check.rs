@@ -4,10 +4,10 @@
 //! machine, not us.
 
 use super::cell::Cell;
-use super::grid::Grid;
 use super::mode::Mode;
 use super::record::Record;
 use super::summary::{Group, Spread, group};
+use crate::grid::Grid;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Better {

@@ -5,8 +5,8 @@ use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::args::Args;
-use super::program::{ENVOY, HAPROXY, NGINX};
 use super::record::Machine;
+use crate::program::{ENVOY, HAPROXY, NGINX};
 
 /// Describes this machine and the programs that take part.
 pub(super) fn describe(args: &Args) -> Machine {

@@ -1,11 +1,6 @@
-//! What HTML and SVG have in common.
+//! What HTML and SVG have in common: colours.
 
 use super::mode::Mode;
-
-/// Text that cannot be taken for markup.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// The colour of a mode in every chart; readable on a light and on a dark ground.
 pub(super) fn colour(mode: Mode) -> &'static str {

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::{BULK_PORT, Backend, ECHO_PORT, HTTP_PORT};
 use super::cost::Part;
-use super::program::{ENVOY, HAPROXY};
+use crate::program::{ENVOY, HAPROXY};
 
 /// A data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]

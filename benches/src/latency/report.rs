@@ -2,11 +2,11 @@
 
 use super::cell::{Cell, thousands};
 use super::fleet::{RATE, bills};
-use super::grid::Grid;
-use super::markup::{colour, escape};
+use super::markup::colour;
 use super::record::{Machine, Record};
 use super::table::{STEADY, cells, overview, remarks};
 use super::{machine, picture};
+use crate::grid::{Grid, escape};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--text:#1f2328;--faint:#59636e;--line:#d1d9e0;--ground:#fff}\n\

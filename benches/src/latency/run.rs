@@ -10,11 +10,11 @@ use super::args::Args;
 use super::cell::Cell;
 use super::measure::{WARM_UP, measure, syscalls};
 use super::mode::{Mode, World};
-use super::program::NGINX;
 use super::record::{Record, Sample};
 use super::syscalls::Counter;
 use super::table::{MOST, STEADY};
 use super::{machine, say};
+use crate::program::NGINX;
 
 /// Runs the comparison, gives `keep` what is there after each round. A mode that fails is given up;
 /// the others go on.

@@ -2,9 +2,9 @@
 
 use super::cell::{Cell, Direction};
 use super::cost::Part;
-use super::grid::Grid;
 use super::record::{Record, Syscalls};
 use super::summary::{Group, Spread, group, groups};
+use crate::grid::Grid;
 
 /// Figures of a rate that every mode should hold.
 pub(super) const STEADY: Cell = Cell::Open { rate: 3_200, connections: 16 };

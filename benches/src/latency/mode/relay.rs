@@ -14,7 +14,7 @@ use super::{Ground, Mode, Targets, World};
 use crate::latency::backend::Backend;
 use crate::latency::certs;
 use crate::latency::cost::Part;
-use crate::latency::program::HAPROXY;
+use crate::program::HAPROXY;
 
 const CLIENT: &str = include_str!("../../../baseline/haproxy-client.cfg");
 const SERVER: &str = include_str!("../../../baseline/haproxy-server.cfg");

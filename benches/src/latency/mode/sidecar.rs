@@ -16,7 +16,7 @@ use super::{Ground, Mode, Targets, World};
 use crate::latency::backend::{Backend, PATH};
 use crate::latency::certs;
 use crate::latency::cost::Part;
-use crate::latency::program::ENVOY;
+use crate::program::ENVOY;
 
 const CLIENT: &str = include_str!("../../../baseline/envoy-client.yaml");
 const SERVER: &str = include_str!("../../../baseline/envoy-server.yaml");

@@ -19,7 +19,7 @@ use harness::waypoint::Waypoint;
 use super::{Ground, Mode, Targets, World};
 use crate::latency::backend::{BULK_PORT, Backend, ECHO_PORT, HTTP_PORT, PATH};
 use crate::latency::cost::Part;
-use crate::latency::program::ENVOY;
+use crate::program::ENVOY;
 
 const CONFIG: &str = include_str!("../../../baseline/envoy-waypoint.yaml");
 const SOON: Duration = Duration::from_secs(20);

@@ -1,32 +1,30 @@
 //! A table before it is known where it will be read: terminal, Markdown or HTML.
 
-use super::markup::escape;
-
 /// Lines of cells under a head; the first column names the line.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Grid {
+pub(crate) struct Grid {
     head: Vec<String>,
     lines: Vec<Vec<String>>,
 }
 
 impl Grid {
     /// An empty one.
-    pub(super) fn new<'a>(head: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(head: impl IntoIterator<Item = &'a str>) -> Self {
         Self { head: head.into_iter().map(ToOwned::to_owned).collect(), lines: Vec::new() }
     }
 
     /// Adds a line.
-    pub(super) fn line(&mut self, cells: Vec<String>) {
+    pub(crate) fn line(&mut self, cells: Vec<String>) {
         self.lines.push(cells);
     }
 
     /// Whether it has no line.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
     /// Takes away columns in which no line says anything.
-    pub(super) fn without_empty_columns(mut self) -> Self {
+    pub(crate) fn without_empty_columns(mut self) -> Self {
         let says = |cell: &String| !cell.is_empty() && cell != "–";
         let kept: Vec<bool> = (0..self.head.len())
             .map(|column| {
@@ -41,7 +39,7 @@ impl Grid {
     }
 
     /// For a terminal: aligned, the first column to the left, the others to the right.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let lines = || std::iter::once(&self.head).chain(&self.lines);
         let mut widths = vec![0; self.head.len()];
         for line in lines() {
@@ -65,7 +63,7 @@ impl Grid {
     }
 
     /// For a README.
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let rule = vec!["---".to_owned(); self.head.len()];
         let lines: String = self.lines.iter().map(|cells| line(cells)).collect();
@@ -73,7 +71,7 @@ impl Grid {
     }
 
     /// For the report.
-    pub(super) fn html(&self) -> String {
+    pub(crate) fn html(&self) -> String {
         let row = |tag: &str, cells: &[String]| {
             let cells: String =
                 cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect();
@@ -85,6 +83,11 @@ impl Grid {
             row("th", &self.head)
         )
     }
+}
+
+/// Text that cannot be taken for markup.
+pub(crate) fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

