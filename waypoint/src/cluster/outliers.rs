@@ -13,20 +13,19 @@
 //! Not here: who reports (`cluster::work`), who is asked (`cluster::order`).
 //! Source: Envoy's outlier detection, spec L7 §3.5; probing as Linkerd's failure accrual, §7.2.
 
+mod host;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use shared::mesh::{OutlierDetection, Uid};
 use tokio::time::Instant;
 
-/// Envoy's `max_ejection_time`, where the base is not longer.
-const LONGEST: Duration = Duration::from_secs(300);
-
-/// Good answers after which a probed endpoint is in again, where failures in a row do not say more.
-const MOST_PROBES: u32 = 5;
+pub use self::host::Host;
+use self::host::{Settings as _, reset};
 
 /// What came of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +80,19 @@ pub enum State {
     Ejected,
 }
 
+/// What a report led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing.
+    Nothing,
+    /// The endpoint is out for so long.
+    Ejected(Reason, Duration),
+    /// It would be, if not too many were.
+    TooMany(Reason),
+    /// It is in again.
+    Returned,
+}
+
 /// The endpoints of one destination. Shared by all workers.
 #[derive(Debug)]
 pub struct Outliers {
@@ -99,31 +111,6 @@ struct Hosts {
     known: HashMap<Uid, Arc<Host>>,
     /// The picture of the mesh that they are of.
     generation: u64,
-}
-
-/// One endpoint, as all workers see it.
-#[derive(Debug, Default)]
-pub struct Host {
-    in_a_row_5xx: AtomicU32,
-    in_a_row_gateway: AtomicU32,
-    in_a_row_local: AtomicU32,
-    /// Nanoseconds until which it is ejected; 0 when it is in.
-    until: AtomicU64,
-    /// Good answers since it is probed.
-    passed: AtomicU32,
-    /// A probe is under way.
-    probing: AtomicBool,
-    /// The rest is touched under the lock alone.
-    history: Mutex<History>,
-}
-
-#[derive(Debug, Default)]
-struct History {
-    /// How many base times the next ejection lasts, less one.
-    ejections: u32,
-    /// When it was in again.
-    returned: Option<Instant>,
-    gone: bool,
 }
 
 impl Outliers {
@@ -336,81 +323,6 @@ impl Outliers {
 
     fn nanos(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.origin).as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-/// What a report led to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing.
-    Nothing,
-    /// The endpoint is out for so long.
-    Ejected(Reason, Duration),
-    /// It would be, if not too many were.
-    TooMany(Reason),
-    /// It is in again.
-    Returned,
-}
-
-impl Host {
-    /// What [`Outliers::probe`] began is over.
-    pub fn probe_over(&self) {
-        self.probing.store(false, Ordering::Release);
-    }
-
-    fn leave(&self, until: u64) {
-        for row in [&self.in_a_row_5xx, &self.in_a_row_gateway, &self.in_a_row_local, &self.passed]
-        {
-            row.store(0, Ordering::Release);
-        }
-        // 0 means that it is in.
-        self.until.store(until.max(1), Ordering::Release);
-    }
-}
-
-impl History {
-    /// The length of an ejection that begins now. Envoy: with each interval without one, it is
-    /// shorter by a base time.
-    fn length(&mut self, config: &OutlierDetection, now: Instant) -> Duration {
-        if let Some(returned) = self.returned {
-            let quiet = now.saturating_duration_since(returned).as_nanos();
-            let intervals = quiet / config.interval.as_nanos().max(1);
-            let forgiven = u32::try_from(intervals).unwrap_or(u32::MAX);
-            self.ejections = self.ejections.saturating_sub(forgiven);
-        }
-        let longest = LONGEST.max(config.base_ejection);
-        if config.base_ejection.saturating_mul(self.ejections) < longest {
-            self.ejections += 1;
-        }
-        config.ejection(self.ejections)
-    }
-}
-
-/// What the settings mean.
-trait Settings {
-    /// How long an ejection is, the `count`-th in short succession.
-    fn ejection(&self, count: u32) -> Duration;
-    /// Good answers until a probed endpoint is in again.
-    fn probes(&self) -> u32;
-}
-
-impl Settings for OutlierDetection {
-    fn ejection(&self, count: u32) -> Duration {
-        let longest = LONGEST.max(self.base_ejection);
-        self.base_ejection.saturating_mul(count.max(1)).min(longest)
-    }
-
-    fn probes(&self) -> u32 {
-        let rows = [self.consecutive_5xx, self.consecutive_gateway_errors];
-        let rows = rows.into_iter().chain([self.consecutive_local_failures]);
-        rows.flatten().min().unwrap_or(1).clamp(1, MOST_PROBES)
-    }
-}
-
-fn reset(row: &AtomicU32) {
-    // A write would take the line away from the other workers, for nothing most of the time.
-    if row.load(Ordering::Relaxed) != 0 {
-        row.store(0, Ordering::Release);
     }
 }
 

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::host::MOST_PROBES;
 use super::*;
 
 fn config() -> OutlierDetection {
