@@ -38,7 +38,8 @@ pub use service::{
 pub use snapshot::{Applied, Mesh};
 pub use traffic::{
     Balancer, Concurrency, HashKey, HashTable, Limits, LocalityPreference, OutlierDetection,
-    PolicyScope, RetryBudget, Share, Subset, TrafficPolicies, TrafficPolicy, Upgrade, Warmup,
+    PolicyScope, RetryBudget, Share, SlowAnswers, Subset, SuccessRate, TrafficPolicies,
+    TrafficPolicy, Upgrade, Warmup,
 };
 pub use workload::{
     AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap,

@@ -6,6 +6,7 @@
 //! Source: Istio's DestinationRule, spec L7 §3.2 and §3.3.
 
 mod balancer;
+mod outliers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use balancer::{Balancer, HashKey, HashTable, LocalityPreference, Warmup};
+pub use outliers::{OutlierDetection, SlowAnswers, SuccessRate};
 
 /// The policies of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,28 +140,6 @@ pub enum Upgrade {
     Http2,
     /// What the client speaks, whatever the port says.
     Client,
-}
-
-/// `outlierDetection`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct OutlierDetection {
-    /// Answers 500 to 599 in a row that eject; `None` for never.
-    pub consecutive_5xx: Option<u32>,
-    /// Answers 502, 503 or 504 in a row that eject.
-    pub consecutive_gateway_errors: Option<u32>,
-    /// Connections in a row that fail and eject; only where they are counted apart (`split`).
-    pub consecutive_local_failures: Option<u32>,
-    /// Whether what fails here is counted apart from what the endpoint answers.
-    pub split: bool,
-    /// How often the healthy are forgiven.
-    pub interval: Duration,
-    /// How long the first ejection lasts; each further one lasts longer by this.
-    pub base_ejection: Duration,
-    /// How much of the endpoints may be ejected at a time, in percent.
-    pub max_ejection_percent: u8,
-    /// Below this share of endpoints that are not ejected, ejections are ignored; 0 is never.
-    pub min_health_percent: u8,
 }
 
 /// Bounds of a limit that finds itself: `culvert.dev/adaptive-concurrency`.

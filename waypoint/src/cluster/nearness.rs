@@ -108,6 +108,8 @@ mod tests {
             base_ejection: std::time::Duration::from_secs(1),
             max_ejection_percent: 10,
             min_health_percent: 0,
+            success_rate: None,
+            latency: None,
         });
         let policy = TrafficPolicy { locality, outliers, ..TrafficPolicy::default() };
         let all = [at("r1", "z1"), at("r1", "z2"), at("r2", "z1"), at("r3", "z1")];

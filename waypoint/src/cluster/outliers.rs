@@ -1,11 +1,11 @@
 //! Endpoints that fail are left out for a while, and come back step by step.
 //!
 //! ```text
-//!        failures in a row        time is over          as many good answers as
+//!        failures in a row,       time is over          as many good answers as
 //!  in ──────────────────► ejected ───────────► probed ───────────────────────────► in
-//!      (within the share)    ▲                    │    failures would have ejected
-//!                            └────────────────────┘
-//!                                 one failure
+//!      worse than the others ▲                    │    failures would have ejected
+//!      (within the share)    └────────────────────┘
+//!                          one failure, or slow answer
 //! ```
 //! Invariants: never more than `maxEjectionPercent` of the endpoints are out (ejected or probed); an
 //! ejection ends; a probed endpoint has one request at a time per worker at most.
@@ -14,6 +14,9 @@
 //! Source: Envoy's outlier detection, spec L7 §3.5; probing as Linkerd's failure accrual, §7.2.
 
 mod host;
+mod peers;
+mod sweep;
+mod tally;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,12 +29,18 @@ use tokio::time::Instant;
 
 pub use self::host::Host;
 use self::host::{Settings as _, reset};
+use self::sweep::Sweeps;
 
 /// What came of one try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
-    /// The endpoint answered with this status.
-    Status(u16),
+    /// The endpoint answered.
+    Answered {
+        /// With this status.
+        status: u16,
+        /// After this time, where that says something about the endpoint.
+        took: Option<Duration>,
+    },
     /// It did not answer in time.
     TimedOut,
     /// It could not be connected.
@@ -49,14 +58,24 @@ pub enum Reason {
     ConsecutiveGateway,
     /// `consecutiveLocalOriginFailures`.
     ConsecutiveLocal,
+    /// It failed more often than the others: `culvert.dev/outlier-success-rate`.
+    SuccessRate,
+    /// It was slower than the others: `culvert.dev/outlier-latency`.
+    Latency,
     /// It failed again when it was probed.
     Probe,
 }
 
 impl Reason {
     /// In the order of the counters.
-    pub const ALL: [Self; 4] =
-        [Self::Consecutive5xx, Self::ConsecutiveGateway, Self::ConsecutiveLocal, Self::Probe];
+    pub const ALL: [Self; 6] = [
+        Self::Consecutive5xx,
+        Self::ConsecutiveGateway,
+        Self::ConsecutiveLocal,
+        Self::SuccessRate,
+        Self::Latency,
+        Self::Probe,
+    ];
 
     /// As metrics and logs spell it.
     pub fn name(self) -> &'static str {
@@ -64,6 +83,8 @@ impl Reason {
             Self::Consecutive5xx => "consecutive_5xx",
             Self::ConsecutiveGateway => "consecutive_gateway_failure",
             Self::ConsecutiveLocal => "consecutive_local_origin_failure",
+            Self::SuccessRate => "success_rate",
+            Self::Latency => "latency",
             Self::Probe => "probe_failure",
         }
     }
@@ -89,8 +110,8 @@ pub enum Verdict {
     Ejected(Reason, Duration),
     /// It would be, if not too many were.
     TooMany(Reason),
-    /// It is in again.
-    Returned,
+    /// It is in again. It was out for this.
+    Returned(Reason),
 }
 
 /// The endpoints of one destination. Shared by all workers.
@@ -101,9 +122,10 @@ pub struct Outliers {
     hosts: Mutex<Hosts>,
     /// How many are out.
     out: AtomicU32,
-    ejected: [AtomicU64; 4],
+    ejected: [AtomicU64; Reason::ALL.len()],
     /// Ejections that the share did not allow.
     overflow: AtomicU64,
+    sweeps: Sweeps,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +144,7 @@ impl Outliers {
             out: AtomicU32::new(0),
             ejected: Default::default(),
             overflow: AtomicU64::new(0),
+            sweeps: Sweeps::default(),
         }
     }
 
@@ -175,8 +198,7 @@ impl Outliers {
         self.state(host, now) == State::Probed && !host.probing.swap(true, Ordering::AcqRel)
     }
 
-    /// Learns what came of a try. Gives the reason if that ejected the endpoint, and whether it is
-    /// in again.
+    /// Learns what came of a try, and says what that leads to.
     pub fn report(
         &self,
         host: &Host,
@@ -184,25 +206,25 @@ impl Outliers {
         config: &OutlierDetection,
         now: Instant,
     ) -> Verdict {
-        let status = match (report, config.split) {
-            (Report::Status(status), _) => status,
-            (Report::TimedOut, false) => 504,
-            (Report::NotConnected | Report::Reset, false) => 503,
-            (Report::TimedOut | Report::NotConnected | Report::Reset, true) => {
-                if host.until.load(Ordering::Acquire) != 0 {
-                    return self.after_probe(host, false, config, now);
-                }
-                let row = (&host.in_a_row_local, config.consecutive_local_failures);
-                return self.count(host, row, Reason::ConsecutiveLocal, config, now);
-            }
+        let (status, took, is_local) = match report {
+            Report::Answered { status, took } => (status, took, false),
+            Report::TimedOut => (504, None, config.split),
+            Report::NotConnected | Report::Reset => (503, None, config.split),
         };
+        let good = !(500..600).contains(&status);
         if host.until.load(Ordering::Acquire) != 0 {
-            return self.after_probe(host, !(500..600).contains(&status), config, now);
+            let is_slow = |took| config.latency.is_some() && self.is_slow(took, now);
+            return self.after_probe(host, good && !took.is_some_and(is_slow), config, now);
+        }
+        host.tally(good, took, config);
+        if is_local {
+            let row = (&host.in_a_row_local, config.consecutive_local_failures);
+            return self.count(host, row, Reason::ConsecutiveLocal, config, now);
         }
         if config.split {
             reset(&host.in_a_row_local);
         }
-        if !(500..600).contains(&status) {
+        if good {
             reset(&host.in_a_row_5xx);
             reset(&host.in_a_row_gateway);
             return Verdict::Nothing;
@@ -238,19 +260,20 @@ impl Outliers {
         if row.fetch_add(1, Ordering::AcqRel) + 1 != limit {
             return Verdict::Nothing;
         }
-        let verdict = self.eject(host, reason, config, now);
+        let hosts = self.hosts.lock();
+        let verdict = self.eject_one(&hosts, host, reason, config, now);
         row.store(0, Ordering::Release);
         verdict
     }
 
-    fn eject(
+    fn eject_one(
         &self,
+        hosts: &Hosts,
         host: &Host,
         reason: Reason,
         config: &OutlierDetection,
         now: Instant,
     ) -> Verdict {
-        let hosts = self.hosts.lock();
         let mut history = host.history.lock();
         if history.gone || host.until.load(Ordering::Acquire) != 0 {
             return Verdict::Nothing;
@@ -262,6 +285,7 @@ impl Outliers {
             return Verdict::TooMany(reason);
         }
         let length = history.length(config, now);
+        history.reason = Some(reason);
         host.leave(self.nanos(now + length));
         self.out.fetch_add(1, Ordering::AcqRel);
         self.ejected[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -279,11 +303,12 @@ impl Outliers {
         if self.nanos(now) < host.until.load(Ordering::Acquire) {
             return Verdict::Nothing;
         }
-        if good && host.passed.fetch_add(1, Ordering::AcqRel) + 1 < config.probes() {
-            return Verdict::Nothing;
-        }
         let mut history = host.history.lock();
         if host.until.load(Ordering::Acquire) == 0 {
+            return Verdict::Nothing;
+        }
+        let reason = history.reason.unwrap_or(Reason::Probe);
+        if good && host.passed.fetch_add(1, Ordering::AcqRel) + 1 < config.probes(reason) {
             return Verdict::Nothing;
         }
         if !good {
@@ -296,7 +321,7 @@ impl Outliers {
         history.returned = Some(now);
         host.until.store(0, Ordering::Release);
         self.out.fetch_sub(1, Ordering::AcqRel);
-        Verdict::Returned
+        Verdict::Returned(reason)
     }
 
     /// How many are out.

@@ -93,14 +93,21 @@ impl Cluster {
 
 impl Work {
     /// The endpoint answered after `took`.
-    pub(crate) fn answered<B>(&mut self, response: &Response<B>, took: Duration, now: Instant) {
+    pub(crate) fn answered<B>(
+        &mut self,
+        cluster: &Cluster,
+        response: &Response<B>,
+        took: Duration,
+        now: Instant,
+    ) {
         self.load.connected(Some(took), now);
         // A failure may be quick, which says nothing of what the endpoint is good for.
         if !response.status().is_server_error() {
             self.learn(took, now);
         }
         if self.watch.is_some() {
-            self.tell(Report::Status(status(response)), now);
+            let took = (!cluster.is_full()).then_some(took);
+            self.tell(Report::Answered { status: status(response), took }, now);
         }
     }
 
@@ -108,7 +115,7 @@ impl Work {
     pub(crate) fn connected(&mut self, now: Instant) {
         self.load.connected(None, now);
         // Envoy: to a proxy of connections, one that stands is a good answer.
-        self.tell(Report::Status(200), now);
+        self.tell(Report::Answered { status: 200, took: None }, now);
     }
 
     /// There was no answer in time.
@@ -172,8 +179,16 @@ fn status<B>(response: &Response<B>) -> u16 {
 impl Watch {
     fn tell(&self, report: Report, now: Instant) {
         let Some(config) = &self.policy.outliers else { return };
-        let (service, endpoint) = (&self.standing, &self.uid);
-        match self.standing.outliers.report(&self.host, report, config, now) {
+        let outliers = &self.standing.outliers;
+        self.log(&self.uid, outliers.report(&self.host, report, config, now));
+        for (uid, verdict) in outliers.sweep(config, now) {
+            self.log(&uid, verdict);
+        }
+    }
+
+    fn log(&self, endpoint: &Uid, verdict: Verdict) {
+        let service = &self.standing;
+        match verdict {
             Verdict::Nothing => {}
             Verdict::Ejected(reason, time) => {
                 let (reason, time) = (reason.name(), time.as_secs_f64());
@@ -183,7 +198,10 @@ impl Watch {
                 let reason = reason.name();
                 tracing::debug!(%service, %endpoint, reason, "too many are ejected already");
             }
-            Verdict::Returned => tracing::info!(%service, %endpoint, "endpoint is in again"),
+            Verdict::Returned(reason) => {
+                let reason = reason.name();
+                tracing::info!(%service, %endpoint, reason, "endpoint is in again");
+            }
         }
     }
 }

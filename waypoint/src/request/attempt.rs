@@ -194,7 +194,8 @@ impl Attempts<'_> {
         };
         match sent {
             Ok(sent) => {
-                work.answered(&sent.response, began.elapsed(), Instant::now());
+                let took = began.elapsed();
+                work.answered(&self.cluster, &sent.response, took, Instant::now());
                 Attempt::Answered(sent, work)
             }
             Err(failed) => {

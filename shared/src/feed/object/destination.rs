@@ -6,6 +6,7 @@
 
 mod balancer;
 pub(super) mod concurrency;
+mod detectors;
 mod locality;
 mod outliers;
 mod pool;
@@ -156,16 +157,27 @@ impl DestinationRule {
         let policy = spec.fields("trafficPolicy").map(|fields| PolicyRead::read(&fields, intern));
         let subsets = spec.at_most("subsets", MOST_ENTRIES);
         let subsets = subsets.iter().filter_map(|one| subset(one, intern)).collect();
-        let rule = Self {
+        let mut rule = Self {
             host: intern.text(host),
             export: Export::read(&spec, &head.key.namespace, intern),
             policy,
             subsets,
         };
+        detectors::read(root, head, rule.outliers());
         Some(match concurrency::read(root) {
             None => rule,
             Some(bounds) => rule.adaptive(bounds),
         })
+    }
+
+    /// Every `outlierDetection` in it.
+    fn outliers(&mut self) -> impl Iterator<Item = &mut OutlierDetection> {
+        let subsets = self.subsets.iter_mut().filter_map(|one| one.policy.as_mut());
+        let all = self.policy.iter_mut().chain(subsets).flat_map(|policy| {
+            let ports = policy.ports.iter_mut().flatten().map(|(_, groups)| groups);
+            ports.chain([&mut policy.groups])
+        });
+        all.filter_map(|groups| groups.outliers.as_mut())
     }
 
     /// With a limit that follows the time that answers take, on all ports and for all subsets.

@@ -98,6 +98,8 @@ const ACTING: &[(&str, &[Kind])] = &[
     ("ambient.istio.io/bypass-inbound-capture", &[Kind::Pod]),
     ("culvert.dev/netns", &[Kind::Pod]),
     ("culvert.dev/require-waypoint", &[Kind::Pod]),
+    ("culvert.dev/outlier-latency", &[Kind::DestinationRule]),
+    ("culvert.dev/outlier-success-rate", &[Kind::DestinationRule]),
     ("culvert.dev/retry-delivered", &[Kind::Route(RouteKind::Http), Kind::VirtualService]),
     (rates::TOGETHER, LIMITED),
     (rates::PER_CALLER, LIMITED),

@@ -21,19 +21,28 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 /// A rule of this name for a service of the namespace.
-fn rule(name: &str, service: &str, policy: &str) -> String {
+fn rule(name: &str, service: &str, annotations: &str, policy: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, \
-         namespace: shop}}\nspec:\n  host: {service}\n  trafficPolicy: {policy}\n"
+         namespace: shop, annotations: {{{annotations}}}}}\nspec:\n  host: {service}\n  \
+         trafficPolicy: {policy}\n"
     )
 }
 
 /// Writes a rule, and waits until the waypoint has it.
 fn apply(scene: &Scene, service: &str, policy: &str) -> anyhow::Result<()> {
+    annotated(scene, service, "", policy)
+}
+
+/// The same with annotations.
+fn annotated(scene: &Scene, service: &str, annotations: &str, policy: &str) -> anyhow::Result<()> {
     // A name of its own shows that it is this one that is in force.
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("{service}-{}", COUNT.fetch_add(1, Ordering::SeqCst));
-    scene.cluster.mesh().write(&format!("rule-{service}.yaml"), &rule(&name, service, policy))?;
+    scene
+        .cluster
+        .mesh()
+        .write(&format!("rule-{service}.yaml"), &rule(&name, service, annotations, policy))?;
     let marker = format!("rule-{service}.yaml");
     eventually(SOON, "the rule is in force", || {
         let dump: serde_json::Value =

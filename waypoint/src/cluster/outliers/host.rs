@@ -1,4 +1,4 @@
-//! What is known about one endpoint: its failures in a row, and its ejections.
+//! What is known about one endpoint: its failures in a row, what it did lately, and its ejections.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,6 +6,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use shared::mesh::OutlierDetection;
 use tokio::time::Instant;
+
+use crate::cluster::outliers::Reason;
+use crate::cluster::outliers::tally::Tally;
 
 /// Envoy's `max_ejection_time`, where the base is not longer.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -19,6 +22,10 @@ pub struct Host {
     pub(super) in_a_row_5xx: AtomicU32,
     pub(super) in_a_row_gateway: AtomicU32,
     pub(super) in_a_row_local: AtomicU32,
+    /// How many of its tries were good, for who compares.
+    pub(super) tries: Tally,
+    /// How long its answers took.
+    pub(super) times: Tally,
     /// Nanoseconds until which it is ejected; 0 when it is in.
     pub(super) until: AtomicU64,
     /// Good answers since it is probed.
@@ -35,6 +42,8 @@ pub(super) struct History {
     pub(super) ejections: u32,
     /// When it was in again.
     pub(super) returned: Option<Instant>,
+    /// Why it is out, or was last.
+    pub(super) reason: Option<Reason>,
     pub(super) gone: bool,
 }
 
@@ -44,7 +53,25 @@ impl Host {
         self.probing.store(false, Ordering::Release);
     }
 
+    /// Counts a try, as far as endpoints are compared.
+    pub(super) fn tally(&self, good: bool, took: Option<Duration>, config: &OutlierDetection) {
+        if config.success_rate.is_some() {
+            self.tries.tried(good);
+        }
+        // A failure is no answer: many are fast.
+        if let Some(took) = took.filter(|_| good && config.latency.is_some()) {
+            self.times.timed(took);
+        }
+    }
+
+    /// What it did is no longer compared.
+    pub(super) fn forget(&self) {
+        self.tries.clear();
+        self.times.clear();
+    }
+
     pub(super) fn leave(&self, until: u64) {
+        self.forget();
         for row in [&self.in_a_row_5xx, &self.in_a_row_gateway, &self.in_a_row_local, &self.passed]
         {
             row.store(0, Ordering::Release);
@@ -76,8 +103,8 @@ impl History {
 pub(super) trait Settings {
     /// How long an ejection is, the `count`-th in short succession.
     fn ejection(&self, count: u32) -> Duration;
-    /// Good answers until a probed endpoint is in again.
-    fn probes(&self) -> u32;
+    /// Good answers until an endpoint is in again that was out for `reason`.
+    fn probes(&self, reason: Reason) -> u32;
 }
 
 impl Settings for OutlierDetection {
@@ -86,7 +113,11 @@ impl Settings for OutlierDetection {
         self.base_ejection.saturating_mul(count.max(1)).min(longest)
     }
 
-    fn probes(&self) -> u32 {
+    fn probes(&self, reason: Reason) -> u32 {
+        // Who fails half of the time answers well once, but not so often.
+        if matches!(reason, Reason::SuccessRate | Reason::Latency) {
+            return MOST_PROBES;
+        }
         let rows = [self.consecutive_5xx, self.consecutive_gateway_errors];
         let rows = rows.into_iter().chain([self.consecutive_local_failures]);
         rows.flatten().min().unwrap_or(1).clamp(1, MOST_PROBES)

@@ -1,4 +1,7 @@
+mod compared;
+
 use proptest::prelude::*;
+use shared::mesh::{SlowAnswers, SuccessRate};
 
 use super::host::MOST_PROBES;
 use super::*;
@@ -13,7 +16,13 @@ fn config() -> OutlierDetection {
         base_ejection: Duration::from_secs(30),
         max_ejection_percent: 50,
         min_health_percent: 0,
+        success_rate: None,
+        latency: None,
     }
+}
+
+fn answer(status: u16) -> Report {
+    Report::Answered { status, took: None }
 }
 
 fn uid(number: usize) -> Uid {
@@ -43,7 +52,7 @@ impl World {
 
     /// The verdict on the last of several equal answers.
     fn answers(&self, host: usize, status: u16, times: usize) -> Verdict {
-        let all: Vec<_> = (0..times).map(|_| self.report(host, Report::Status(status))).collect();
+        let all: Vec<_> = (0..times).map(|_| self.report(host, answer(status))).collect();
         assert!(all[..times - 1].iter().all(|one| *one == Verdict::Nothing), "{all:?}");
         all[times - 1]
     }
@@ -58,7 +67,7 @@ impl World {
 
     /// Answers probes well until the endpoint is in again.
     fn heal(&self, host: usize) {
-        assert_eq!(self.answers(host, 200, 3), Verdict::Returned);
+        assert_eq!(self.answers(host, 200, 3), Verdict::Returned(Reason::Consecutive5xx));
         assert_eq!(self.state(host), State::In);
     }
 }
@@ -71,7 +80,7 @@ fn ejected(reason: Reason, seconds: u64) -> Verdict {
 async fn failures_in_a_row_eject_and_a_good_answer_begins_anew() {
     let world = World::new(4, config());
     assert_eq!(world.answers(0, 500, 2), Verdict::Nothing);
-    assert_eq!(world.report(0, Report::Status(404)), Verdict::Nothing);
+    assert_eq!(world.report(0, answer(404)), Verdict::Nothing);
     assert_eq!(world.answers(0, 500, 2), Verdict::Nothing);
     assert_eq!(world.report(0, Report::NotConnected), ejected(Reason::Consecutive5xx, 30));
     assert_eq!(world.state(0), State::Ejected);
@@ -86,9 +95,9 @@ async fn gateway_errors_are_counted_apart() {
     let (consecutive_5xx, consecutive_gateway_errors) = limits;
     let world =
         World::new(4, OutlierDetection { consecutive_5xx, consecutive_gateway_errors, ..config() });
-    assert_eq!(world.report(0, Report::Status(503)), Verdict::Nothing);
-    assert_eq!(world.report(0, Report::Status(500)), Verdict::Nothing);
-    assert_eq!(world.report(0, Report::Status(504)), Verdict::Nothing);
+    assert_eq!(world.report(0, answer(503)), Verdict::Nothing);
+    assert_eq!(world.report(0, answer(500)), Verdict::Nothing);
+    assert_eq!(world.report(0, answer(504)), Verdict::Nothing);
     assert_eq!(world.report(0, Report::TimedOut), ejected(Reason::ConsecutiveGateway, 30));
 }
 
@@ -98,7 +107,7 @@ async fn what_fails_here_counts_apart_when_it_is_split() {
         4,
         OutlierDetection { split: true, consecutive_local_failures: Some(2), ..config() },
     );
-    for report in [Report::NotConnected, Report::Status(500), Report::Status(500)] {
+    for report in [Report::NotConnected, answer(500), answer(500)] {
         assert_eq!(world.report(0, report), Verdict::Nothing);
     }
     assert_eq!(world.report(0, Report::TimedOut), Verdict::Nothing, "an answer came in between");
@@ -135,11 +144,11 @@ async fn an_endpoint_comes_back_after_as_many_good_answers_as_failures_eject() {
     assert!(world.outliers.probe(&world.hosts[0], world.now));
     assert_eq!(world.state(0), State::Ejected, "one probe at a time");
     assert!(!world.outliers.probe(&world.hosts[0], world.now));
-    assert_eq!(world.report(0, Report::Status(200)), Verdict::Nothing);
+    assert_eq!(world.report(0, answer(200)), Verdict::Nothing);
     world.hosts[0].probe_over();
     assert_eq!(world.state(0), State::Probed);
     assert_eq!(world.outliers.out(), 1, "not yet in");
-    assert_eq!(world.answers(0, 200, 2), Verdict::Returned);
+    assert_eq!(world.answers(0, 200, 2), Verdict::Returned(Reason::Consecutive5xx));
     assert_eq!((world.state(0), world.outliers.out()), (State::In, 0));
 }
 
@@ -149,8 +158,8 @@ async fn a_failed_probe_costs_one_request_and_as_long_an_ejection_as_before() {
     world.answers(0, 500, 3);
     for _ in 0..3 {
         world.wait(30);
-        assert_eq!(world.report(0, Report::Status(200)), Verdict::Nothing);
-        assert_eq!(world.report(0, Report::Status(500)), ejected(Reason::Probe, 30));
+        assert_eq!(world.report(0, answer(200)), Verdict::Nothing);
+        assert_eq!(world.report(0, answer(500)), ejected(Reason::Probe, 30));
     }
     assert_eq!((world.outliers.out(), world.outliers.ejected(Reason::Probe)), (1, 3));
     world.wait(30);
@@ -203,11 +212,11 @@ async fn endpoints_that_leave_are_out_of_the_count_and_come_back_new() {
     world.outliers.hosts(1, [&zero, &one].into_iter());
     assert_eq!(world.outliers.all(world.now).len(), 1);
     assert_eq!(
-        world.outliers.report(&old[0], Report::Status(500), &world.config, world.now),
+        world.outliers.report(&old[0], answer(500), &world.config, world.now),
         Verdict::Nothing
     );
     for _ in 0..5 {
-        world.outliers.report(&old[0], Report::Status(500), &world.config, world.now);
+        world.outliers.report(&old[0], answer(500), &world.config, world.now);
     }
     assert_eq!(world.outliers.out(), 0, "who is gone is not ejected");
     world.hosts = world.outliers.hosts(3, [&zero, &one].into_iter());
@@ -221,13 +230,19 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let good = (0..200_u64).prop_map(|millis| Report::Answered {
+        status: 200,
+        took: Some(Duration::from_millis(millis)),
+    });
     let report = prop_oneof![
-        Just(Report::Status(200)),
-        Just(Report::Status(500)),
-        Just(Report::Status(503)),
-        Just(Report::TimedOut),
-        Just(Report::NotConnected),
-        Just(Report::Reset),
+        1 => good,
+        1 => prop_oneof![
+            Just(answer(500)),
+            Just(answer(503)),
+            Just(Report::TimedOut),
+            Just(Report::NotConnected),
+            Just(Report::Reset),
+        ],
     ];
     let step = prop_oneof![
         8 => (0..8_usize, report).prop_map(|(host, report)| Step::Report(host, report)),
@@ -242,6 +257,8 @@ proptest! {
         count in 1..8_usize,
         percent in 1..=100_u8,
         split in any::<bool>(),
+        compares in any::<bool>(),
+        interval in 1..20_u64,
         steps in steps(),
     ) {
         let config = OutlierDetection {
@@ -249,12 +266,26 @@ proptest! {
             split,
             consecutive_gateway_errors: Some(2),
             consecutive_local_failures: split.then_some(2),
+            interval: Duration::from_secs(interval),
+            success_rate: compares.then_some(SuccessRate {
+                minimum_hosts: 2,
+                request_volume: 3,
+                stdev_factor: 500,
+            }),
+            latency: compares.then_some(SlowAnswers {
+                request_volume: 2,
+                factor: 1_500,
+                ..SlowAnswers::default()
+            }),
             ..config()
         };
         let mut world = World::new(count, config);
         for step in steps {
             match step {
-                Step::Report(host, report) => drop(world.report(host % count, report)),
+                Step::Report(host, report) => {
+                    world.report(host % count, report);
+                    world.outliers.sweep(&world.config, world.now);
+                }
                 Step::Wait(seconds) => world.wait(seconds),
             }
             let out = (0..count).filter(|host| world.state(*host) != State::In).count();
@@ -265,7 +296,7 @@ proptest! {
         for host in 0..count {
             prop_assert!(world.state(host) != State::Ejected, "an ejection ends");
             for _ in 0..MOST_PROBES {
-                world.report(host, Report::Status(200));
+                world.report(host, answer(200));
             }
             prop_assert_eq!(world.state(host), State::In);
         }

@@ -1,5 +1,7 @@
 //! Which rules a service gets, and what they say.
 
+mod detectors;
+
 use std::time::Duration;
 
 use super::*;

@@ -36,5 +36,7 @@ pub(super) fn read(fields: &Fields<'_>) -> OutlierDetection {
         base_ejection: time(fields, "baseEjectionTime").unwrap_or(BASE_EJECTION),
         max_ejection_percent: most.unwrap_or(MAX_EJECTION_PERCENT),
         min_health_percent: percent(fields, "minHealthPercent").unwrap_or(0),
+        success_rate: None,
+        latency: None,
     }
 }

@@ -73,7 +73,7 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 /// Numbers with units, as Go writes durations; `1.5s` and `1h30m` alike, never negative.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut nanos) = (text, 0_u64);
     if rest.len() > 32 {
         return None;

@@ -73,9 +73,8 @@ fn adaptive() -> anyhow::Result<()> {
     let queue = Arc::new(Queue::default());
     let own = Arc::clone(&queue);
     let _backend = lab.backend(port, move |guest| own.serve(guest))?;
-    let rule = super::rule("adaptive", "lab", "{}");
-    let annotation = "name: adaptive, annotations: {culvert.dev/adaptive-concurrency: \"true\"},";
-    let rule = rule.replacen("name: adaptive,", annotation, 1);
+    let annotation = "culvert.dev/adaptive-concurrency: \"true\"";
+    let rule = super::rule("adaptive", "lab", annotation, "{}");
     lab.scene.cluster.mesh().write("rule-lab.yaml", &rule)?;
     let label = format!("port=\"{port}\"");
     let limit = || metric(&lab.scene, "culvert_concurrency_limit", &[&label]);

@@ -148,7 +148,7 @@ fn refused() -> anyhow::Result<()> {
     let backend = lab.backend(port, gated(Arc::default()))?;
     let entry =
         format!("{{portLevelSettings: [{{port: {{number: {port}}}, tls: {{mode: SIMPLE}}}}]}}");
-    lab.scene.cluster.mesh().write("rule-lab.yaml", &super::rule("lab", "lab", &entry))?;
+    lab.scene.cluster.mesh().write("rule-lab.yaml", &super::rule("lab", "lab", "", &entry))?;
     let before = backend.heard().len();
     let answer = eventually(SOON, "requests are refused", || {
         let answer = Lab::get(port, "/").from(&lab.scene.client)?;
