@@ -82,7 +82,15 @@ fn resolving(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(endpoints), |bencher| {
             bencher.iter_batched(
                 || candidates.clone(),
-                |all| loads.order(all, |one: &Candidate<'_>| one.workload, TRIES, &mut random, now),
+                |all| {
+                    loads.order(
+                        all,
+                        |one: &Candidate<'_>| (one.workload, one.port),
+                        TRIES,
+                        &mut random,
+                        now,
+                    )
+                },
                 criterion::BatchSize::SmallInput,
             );
         });

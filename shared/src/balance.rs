@@ -7,6 +7,7 @@
 //! Not here: which endpoints a service has (`mesh`).
 
 mod candidates;
+mod gone;
 mod hash;
 mod load;
 mod loads;
@@ -14,7 +15,8 @@ mod locality;
 mod table;
 
 pub use candidates::{Candidate, Host, Wanted, candidates, host};
+pub use gone::Gone;
 pub use hash::xxh64;
-pub use loads::{Config, InFlight, Loads, is_nobody_there, weighted};
+pub use loads::{Config, InFlight, Loads, weighted};
 pub use locality::{preferred, rank};
 pub use table::Table;

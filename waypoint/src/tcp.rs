@@ -154,10 +154,7 @@ pub(crate) async fn connect(
             }
             Err(error) if error.is_final() => return Err(Failure::Connect(error)),
             Err(error) => {
-                match error.is_gone() {
-                    true => work.gone(Instant::now()),
-                    false => work.not_connected(Instant::now()),
-                }
+                work.not_connected(error.gone(), Instant::now());
                 failure = Failure::Connect(error);
             }
         }

@@ -42,6 +42,9 @@ pub enum Error {
     /// The mesh does not have the pod's workload, also not after a while.
     #[error("failed to fetch information about local workload: {0}")]
     WorkloadUnknown(PodName),
+    /// The mesh no longer has the pod's workload, and the pod ends or has ended.
+    #[error("pod {0} has left the mesh")]
+    PodGone(PodName),
     /// It is not allowed.
     #[error(transparent)]
     Denied(#[from] Denial),

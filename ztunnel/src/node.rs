@@ -13,6 +13,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shared::balance::Loads;
@@ -142,7 +143,7 @@ impl OnWorker {
     /// # Cancel safety
     /// Safe.
     pub async fn workload(&self, pod: &Pod) -> Option<Arc<Workload>> {
-        let find = || self.node.mesh.load().workload(&pod.uid).cloned();
+        let find = || self.here(pod);
         if let Some(workload) = find() {
             return Some(workload);
         }
@@ -157,6 +158,21 @@ impl OnWorker {
             }
         };
         tokio::time::timeout(self.config().start_patience, appear).await.ok().flatten()
+    }
+
+    /// Whether the pod was in the mesh, and is no longer.
+    pub fn has_left(&self, pod: &Pod) -> bool {
+        self.here(pod).is_none() && pod.known.load(Ordering::Relaxed)
+    }
+
+    /// The pod's workload, if the mesh has it.
+    pub fn here(&self, pod: &Pod) -> Option<Arc<Workload>> {
+        let workload = self.node.mesh.load().workload(&pod.uid).cloned();
+        // A write would take the line away from the other workers, for nothing most of the time.
+        if workload.is_some() && !pod.known.load(Ordering::Relaxed) {
+            pod.known.store(true, Ordering::Relaxed);
+        }
+        workload
     }
 }
 

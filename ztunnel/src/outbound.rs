@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use shared::assert_size;
-use shared::balance::is_nobody_there;
+use shared::balance::Gone;
 use shared::chain::Chain;
 use shared::hbone;
 use shared::mesh::Uid;
@@ -77,10 +77,19 @@ pub enum Error {
 }
 
 impl Error {
-    /// Nobody is at the destination's address any more: it need not be asked again for a while.
-    fn is_gone(&self) -> bool {
-        let Self::Dial(error) = self else { return false };
-        matches!(&**error, dial::Error::Connect(error) if is_nobody_there(error))
+    /// Whether nobody is at the destination any more: it need not be asked again for a while. What
+    /// the other proxy says of it is believed if that is the destination's own.
+    fn gone(&self, of_endpoint: bool) -> Option<Gone> {
+        match self {
+            Self::Dial(error) => match &**error {
+                dial::Error::Connect(error) => Gone::by_error(error),
+                _ => None,
+            },
+            Self::Status { status: StatusCode::SERVICE_UNAVAILABLE, cause } if of_endpoint => {
+                Gone::by_cause(cause.as_deref()?)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -165,4 +174,30 @@ fn tell(worker: &Rc<OnWorker>, ends: (SocketAddr, SocketAddr), failed: connect::
 async fn gone(socket: &TcpStream) {
     // An error of waiting is one of the socket.
     let _ = socket.ready(Interest::ERROR).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_believed_that_an_endpoint_is_gone_if_it_is_the_endpoints_own() {
+        let refused =
+            |status, cause: Option<&str>| Error::Status { status, cause: cause.map(Into::into) };
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        for (error, gone) in [
+            (refused(unavailable, Some("POD_GONE")), Some(Gone::Pod)),
+            (refused(unavailable, Some("APPLICATION_CONNECT_FAILED")), Some(Gone::Port)),
+            (refused(unavailable, Some("APPLICATION_CONNECT_TIMEOUT")), None),
+            (refused(unavailable, None), None),
+            (refused(StatusCode::UNAUTHORIZED, Some("POD_GONE")), None),
+        ] {
+            assert_eq!(error.gone(true), gone, "{error}");
+            // A waypoint or gateway between may say so of whomever.
+            assert_eq!(error.gone(false), None, "{error}");
+        }
+        let refused = Rc::new(dial::Error::Connect(io::ErrorKind::ConnectionRefused.into()));
+        assert_eq!(Error::Dial(refused).gone(false), Some(Gone::Pod));
+        assert_eq!(Error::Dial(Rc::new(dial::Error::ConnectTimeout)).gone(true), None);
+    }
 }

@@ -135,6 +135,7 @@ outcomes! {
     AUTHORITY_INVALID: Downstream, Never, Connect, BAD_REQUEST;
     TARGET_FOREIGN: Downstream, Never, Connect, BAD_REQUEST;
     WORKLOAD_UNKNOWN: Mesh, IfUnsent, Connect, SERVICE_UNAVAILABLE;
+    POD_GONE: Mesh, Yes, Connect, SERVICE_UNAVAILABLE;
     SERVICE_UNKNOWN: Mesh, Never, Connect, SERVICE_UNAVAILABLE;
     PORT_UNRESOLVED: Mesh, Never, Connect, SERVICE_UNAVAILABLE;
     PORT_RESERVED: Downstream, Never, Connect, SERVICE_UNAVAILABLE;

@@ -22,6 +22,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use shared::drain;
 use shared::hbone;
@@ -52,7 +53,7 @@ impl fmt::Display for PodName {
     }
 }
 
-/// A pod that this process serves, as the data path sees it: shared, never changed.
+/// A pod that this process serves, as the data path sees it: shared.
 #[derive(Debug)]
 pub struct Pod {
     /// Its workload in the mesh.
@@ -63,6 +64,8 @@ pub struct Pod {
     pub identity: SpiffeId,
     /// Its addresses; a tunnel may only lead to these.
     pub ips: Vec<IpAddr>,
+    /// The mesh has had its workload: if it has not, the pod has left, and is not new.
+    pub known: AtomicBool,
     /// Opens connections as this pod.
     pub sockets: Sockets,
     /// What the windows of its tunnels may grow by; none for no limit.

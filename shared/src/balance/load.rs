@@ -110,8 +110,7 @@ impl Load {
         self.silent_since = now;
         self.failures += 1;
         if self.failures >= config.failures_to_eject && self.ejected_until(now).is_none() {
-            let time = config.ejection.saturating_mul(1 << self.ejections.min(16));
-            let until = now + time.min(config.max_ejection);
+            let until = now + config.ejection_time(self.ejections);
             self.ejections += 1;
             self.ejected_until = Some(until);
             self.fresh_since = until;

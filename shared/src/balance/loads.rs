@@ -3,12 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::balance::gone::{Gone, Silent};
 use crate::balance::load::Load;
 use crate::mesh::{Uid, Workload};
 
@@ -65,11 +65,19 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// How long an ejection is after so many others.
+    pub(super) fn ejection_time(&self, earlier: u32) -> Duration {
+        self.ejection.saturating_mul(1 << earlier.min(16)).min(self.max_ejection)
+    }
+}
+
 /// The loads that one worker sees. Clones share them; none leaves its worker.
 #[derive(Debug, Clone, Default)]
 pub struct Loads {
     config: Rc<Config>,
     seen: Rc<RefCell<HashMap<Uid, Load>>>,
+    silent: Rc<RefCell<Silent>>,
     /// No ejection lasts longer; nearly always it is over, and no candidate need be looked up.
     last_ejection: Rc<Cell<Option<Instant>>>,
 }
@@ -80,6 +88,7 @@ pub struct Loads {
 pub struct InFlight {
     loads: Loads,
     endpoint: Uid,
+    port: u16,
     connecting: bool,
 }
 
@@ -88,6 +97,7 @@ impl InFlight {
     /// when a tunnel had to be made first that now stands.
     pub fn connected(&mut self, took: Option<Duration>, now: Instant) {
         self.settle(|load, config| load.connected(took, now, config));
+        self.loads.silent.borrow_mut().remove(&self.endpoint, self.port);
     }
 
     /// The connection could not be made.
@@ -95,9 +105,17 @@ impl InFlight {
         self.settle(|load, config| load.failed(now, config));
     }
 
-    /// Nobody is at its address any more: it is ejected at once.
-    pub fn gone(mut self, now: Instant) {
-        self.settle(|load, config| load.gone(now, config));
+    /// Nobody is there any more: it is ejected at once.
+    pub fn gone(mut self, what: Gone, now: Instant) {
+        match what {
+            Gone::Pod => self.settle(|load, config| load.gone(now, config)),
+            Gone::Port => {
+                self.settle(|_, _| {});
+                let (loads, of_port) = (&self.loads, (&self.endpoint, self.port));
+                let until = loads.silent.borrow_mut().add(of_port, now, &loads.config);
+                loads.last_ejection.set(loads.last_ejection.get().max(Some(until)));
+            }
+        }
     }
 
     fn settle(&mut self, tell: impl FnOnce(&mut Load, &Config)) {
@@ -132,8 +150,8 @@ impl Loads {
         Self { config: Rc::new(config), ..Self::default() }
     }
 
-    /// Counts one more connection to `endpoint`, which is attempted now.
-    pub fn start(&self, endpoint: &Uid, now: Instant) -> InFlight {
+    /// Counts one more connection to a port of `endpoint`, which is attempted now.
+    pub fn start(&self, endpoint: &Uid, port: u16, now: Instant) -> InFlight {
         let mut seen = self.seen.borrow_mut();
         // The map is swept each time its size reaches a power of two: amortised constant work.
         if !seen.contains_key(endpoint) && seen.len() >= 64 && seen.len().is_power_of_two() {
@@ -141,7 +159,7 @@ impl Loads {
         }
         let load = seen.entry(endpoint.clone()).or_insert_with(|| Load::new(now));
         load.start(now, &self.config);
-        InFlight { loads: self.clone(), endpoint: endpoint.clone(), connecting: true }
+        InFlight { loads: self.clone(), endpoint: endpoint.clone(), port, connecting: true }
     }
 
     /// `endpoint` was out of use until `now`, so it grows to its share again.
@@ -158,9 +176,15 @@ impl Loads {
             .map_or(self.config.slow_start_share, |load| load.warmth(now, &self.config))
     }
 
-    /// Whether `endpoint` is ejected.
-    pub fn is_ejected(&self, endpoint: &Uid, now: Instant) -> bool {
-        self.seen.borrow().get(endpoint).is_some_and(|load| load.ejected_until(now).is_some())
+    /// Whether `endpoint` is ejected, or a port of it.
+    pub fn is_ejected(&self, endpoint: &Uid, port: u16, now: Instant) -> bool {
+        self.ejected_until((endpoint, port), now).is_some()
+    }
+
+    fn ejected_until(&self, (endpoint, port): (&Uid, u16), now: Instant) -> Option<Instant> {
+        let seen = self.seen.borrow();
+        let pod = seen.get(endpoint).and_then(|load| load.ejected_until(now));
+        pod.max(self.silent.borrow().until(endpoint, port, now))
     }
 
     /// Connections in flight to `endpoint`.
@@ -168,22 +192,23 @@ impl Loads {
         self.seen.borrow().get(endpoint).map_or(0, |load| load.outstanding)
     }
 
-    /// Up to `tries` of `candidates`, each once, in the order in which to try them. Each place is
+    /// Up to `tries` of `candidates`, each a port of a workload as `meant` says, each once, in the
+    /// order in which to try them. Each place is
     /// the better of two random choices in proportion to capacity; capacity 0 is never chosen.
     /// Ejected endpoints come last, except in panic.
     pub fn order<T>(
         &self,
         candidates: Vec<T>,
-        workload: impl Fn(&T) -> &Workload,
+        meant: impl Fn(&T) -> (&Workload, u16),
         tries: usize,
         random: &mut fastrand::Rng,
         now: Instant,
     ) -> Vec<T> {
-        let (mut available, mut ejected) = self.split(candidates, &workload, now);
+        let (mut available, mut ejected) = self.split(candidates, &meant, now);
         let mut order = Vec::with_capacity(tries);
         while order.len() < tries {
             let from = if available.is_empty() { &mut ejected } else { &mut available };
-            let Some(chosen) = self.choose(from, &workload, random, now) else { break };
+            let Some(chosen) = self.choose(from, &meant, random, now) else { break };
             order.push(from.swap_remove(chosen).1);
         }
         order
@@ -194,17 +219,17 @@ impl Loads {
     fn split<T>(
         &self,
         candidates: Vec<T>,
-        workload: &impl Fn(&T) -> &Workload,
+        meant: &impl Fn(&T) -> (&Workload, u16),
         now: Instant,
     ) -> (Vec<Weighted<T>>, Vec<Weighted<T>>) {
-        let weighted = candidates.into_iter().map(|one| (workload(&one).capacity, one));
+        let weighted = candidates.into_iter().map(|one| (meant(&one).0.capacity, one));
         let weighted = weighted.filter(|(capacity, _)| *capacity > 0);
         if self.last_ejection.get().is_none_or(|last| last <= now) {
             return (weighted.collect(), Vec::new());
         }
-        let seen = self.seen.borrow();
         let until = |(_, candidate): &Weighted<T>| {
-            seen.get(&workload(candidate).uid).and_then(|load| load.ejected_until(now))
+            let (workload, port) = meant(candidate);
+            self.ejected_until((&workload.uid, port), now)
         };
         let (mut ejected, mut available): (Vec<_>, Vec<_>) =
             weighted.partition(|one| until(one).is_some());
@@ -223,7 +248,7 @@ impl Loads {
     fn choose<T>(
         &self,
         from: &[Weighted<T>],
-        workload: &impl Fn(&T) -> &Workload,
+        meant: &impl Fn(&T) -> (&Workload, u16),
         random: &mut fastrand::Rng,
         now: Instant,
     ) -> Option<usize> {
@@ -233,7 +258,7 @@ impl Loads {
         let Some(second) = weighted(others, random) else { return Some(first) };
         let mut seen = self.seen.borrow_mut();
         let mut load = |at: usize| {
-            let uid = &workload(&from[at].1).uid;
+            let uid = &meant(&from[at].1).0.uid;
             match seen.get(uid) {
                 Some(load) => load.clone(),
                 None => seen.entry(uid.clone()).or_insert_with(|| Load::new(now)).clone(),
@@ -244,14 +269,6 @@ impl Loads {
         let second_wins = other.is_better(from[second].0, against, now, &self.config);
         Some(if second_wins { second } else { first })
     }
-}
-
-/// Whether a connect that failed so says that nobody is at the address, rather than that somebody is
-/// busy or the network slow.
-#[must_use]
-pub fn is_nobody_there(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
 }
 
 /// A random index, in proportion to its weight; none when all weights are zero.

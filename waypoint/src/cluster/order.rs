@@ -102,8 +102,13 @@ impl Cluster {
         let by_load = |candidates: Vec<usize>, random: &mut fastrand::Rng| {
             let named = candidates.into_iter().map(|at| (at, &self.endpoints[at])).collect();
             let loads = &self.local.loads;
-            let order =
-                loads.order(named, |one: &(usize, &Endpoint)| &one.1.workload, tries, random, now);
+            let order = loads.order(
+                named,
+                |one: &(usize, &Endpoint)| (&*one.1.workload, one.1.address.port()),
+                tries,
+                random,
+                now,
+            );
             order.into_iter().map(|(at, _)| at).collect()
         };
         let mut order = match (&self.local.way, wish.hash) {
@@ -125,7 +130,9 @@ impl Cluster {
             }
         };
         // Stable: those that can be connected keep their order.
-        order.sort_by_key(|at| self.local.loads.is_ejected(&workload(*at).uid, now));
+        let port = |at: usize| self.endpoints[at].address.port();
+        let loads = &self.local.loads;
+        order.sort_by_key(|at| loads.is_ejected(&workload(*at).uid, port(*at), now));
         order
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
-use shared::balance::InFlight;
+use shared::balance::{Gone, InFlight};
 use shared::mesh::{TrafficPolicy, Uid};
 use tokio::time::Instant;
 
@@ -62,7 +62,7 @@ impl Cluster {
 
     fn work(&self, endpoint: &Endpoint, request: Option<Permit>, now: Instant) -> Work {
         let uid = &endpoint.workload.uid;
-        let load = self.local.loads.start(uid, now);
+        let load = self.local.loads.start(uid, endpoint.address.port(), now);
         let watch = self.watch(endpoint, now).map(Box::new);
         Work { load, _request: request, watch, adaptive: None }
     }
@@ -128,16 +128,13 @@ impl Work {
         }
     }
 
-    /// There was no connection.
-    pub(crate) fn not_connected(mut self, now: Instant) {
+    /// There was no connection, perhaps because nobody is there.
+    pub(crate) fn not_connected(mut self, gone: Option<Gone>, now: Instant) {
         self.tell(Report::NotConnected, now);
-        self.load.failed(now);
-    }
-
-    /// Nobody is at the endpoint's address any more.
-    pub(crate) fn gone(mut self, now: Instant) {
-        self.tell(Report::NotConnected, now);
-        self.load.gone(now);
+        match gone {
+            Some(what) => self.load.gone(what, now),
+            None => self.load.failed(now),
+        }
     }
 
     /// There was a connection, and no answer.

@@ -204,8 +204,9 @@ impl Attempts<'_> {
                     // Nobody failed, or nobody but us.
                     (Failure::Overflow(_), _) | (_, Ended::Stale) => {}
                     (Failure::Connect(_), Ended::Final) => {}
-                    (Failure::Connect(error), _) if error.is_gone() => work.gone(Instant::now()),
-                    (Failure::Connect(_), _) => work.not_connected(Instant::now()),
+                    (Failure::Connect(error), _) => {
+                        work.not_connected(error.gone(), Instant::now());
+                    }
                     _ => work.failed(Report::Reset, Instant::now()),
                 }
                 Attempt::Failed(broken)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use shared::authz;
-use shared::balance::is_nobody_there;
+use shared::balance::Gone;
 use shared::chain::Chain;
 use shared::hbone::{self, OpenError, Request};
 use shared::headers::{BAGGAGE, Baggage, FORWARDED, Forwarded, TRACEPARENT, TraceParent, cause};
@@ -71,12 +71,16 @@ impl Error {
         matches!(self, Self::Status { status, .. } if last(status))
     }
 
-    /// Nobody is at the endpoint's address any more: it need not be asked again for a while.
-    pub(crate) fn is_gone(&self) -> bool {
+    /// Whether nobody is at the endpoint any more: it need not be asked again for a while. The proxy
+    /// that says so has proved to be the endpoint's.
+    pub(crate) fn gone(&self) -> Option<Gone> {
         match self {
-            Self::Dial(error) => error.is_gone(),
-            Self::Connect(error) => is_nobody_there(error),
-            _ => false,
+            Self::Dial(error) => error.gone(),
+            Self::Connect(error) => Gone::by_error(error),
+            Self::Status { status: StatusCode::SERVICE_UNAVAILABLE, cause } => {
+                Gone::by_cause(cause.as_deref()?)
+            }
+            _ => None,
         }
     }
 }
@@ -179,4 +183,32 @@ fn headers(way: Way<'_>) -> HeaderMap {
         (TRACEPARENT, client.trace.unwrap_or_else(TraceParent::random).header()),
         (SOURCE, HeaderValue::from_static("waypoint")),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: StatusCode, cause: Option<&str>) -> Error {
+        Error::Status { status, cause: cause.map(Into::into) }
+    }
+
+    #[test]
+    fn what_the_endpoints_proxy_says_of_it_is_believed() {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        for (error, gone) in [
+            (refused(unavailable, Some("POD_GONE")), Some(Gone::Pod)),
+            (refused(unavailable, Some("APPLICATION_CONNECT_FAILED")), Some(Gone::Port)),
+            // Busy is not gone, and Istio's proxy names no cause.
+            (refused(unavailable, Some("APPLICATION_CONNECT_TIMEOUT")), None),
+            (refused(unavailable, None), None),
+            (refused(StatusCode::UNAUTHORIZED, Some("POD_GONE")), None),
+            (Error::Connect(io::ErrorKind::ConnectionRefused.into()), Some(Gone::Pod)),
+            (Error::Connect(io::ErrorKind::TimedOut.into()), None),
+            (Error::ConnectTimeout, None),
+        ] {
+            assert_eq!(error.gone(), gone, "{error}");
+            assert_eq!(Error::Dial(Rc::new(error)).gone(), gone);
+        }
+    }
 }

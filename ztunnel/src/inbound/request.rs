@@ -52,9 +52,19 @@ pub(super) async fn serve(tunnel: &Tunnel, incoming: Incoming) {
 
 /// From the request to the 200; none when the stream was refused.
 async fn connect(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Connected> {
-    let Some(workload) = tunnel.worker.workload(&tunnel.pod).await else {
-        let error = Error::WorkloadUnknown(tunnel.pod.workload.clone());
-        return refuse(tunnel, incoming, None, &error);
+    let pod = || tunnel.pod.workload.clone();
+    let workload = match tunnel.worker.here(&tunnel.pod) {
+        Some(workload) => Ok(workload),
+        // Whoever asks can ask another endpoint at once; a pod that is new is waited for.
+        None if tunnel.worker.has_left(&tunnel.pod) => Err(Error::PodGone(pod())),
+        None => {
+            let appeared = tunnel.worker.workload(&tunnel.pod).await;
+            appeared.ok_or_else(|| Error::WorkloadUnknown(pod()))
+        }
+    };
+    let workload = match workload {
+        Ok(workload) => workload,
+        Err(error) => return refuse(tunnel, incoming, None, &error),
     };
     let (story, admitted) = match admit(tunnel, &workload, &incoming) {
         Ok(prepared) => prepared,
@@ -71,7 +81,17 @@ async fn connect(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Connected> {
     };
     let application = match connected {
         Ok(application) => application,
-        Err(error) => return refuse(tunnel, incoming, Some(&story), &error),
+        Err(error) => {
+            let error = match error {
+                Error::Connect(_) | Error::ConnectTimeout
+                    if tunnel.worker.has_left(&tunnel.pod) =>
+                {
+                    Error::PodGone(pod())
+                }
+                error => error,
+            };
+            return refuse(tunnel, incoming, Some(&story), &error);
+        }
     };
     let mut headers = HeaderMap::new();
     if tunnel.worker.config().response_baggage {

@@ -109,7 +109,8 @@ impl Call<'_> {
         let loads = &self.worker.loads;
         let candidates = std::mem::take(&mut route.candidates);
         let random = &mut fastrand::Rng::new();
-        let order = loads.order(candidates, |one| one.workload, tries, random, Instant::now());
+        let order =
+            loads.order(candidates, |one| (one.workload, one.port), tries, random, Instant::now());
         let mut failed = None;
         for candidate in order {
             let hop = match route.hop(mesh, query, &candidate) {
@@ -121,7 +122,7 @@ impl Call<'_> {
             };
             let endpoint = &candidate.workload.uid;
             let began = Instant::now();
-            let mut work = loads.start(endpoint, began);
+            let mut work = loads.start(endpoint, candidate.port, began);
             let mut story = self.story(route.service, Some(candidate.workload));
             match self.hop(&hop, route.service, &mut story).await {
                 Ok(Way { upstream, made_for_it }) => {
@@ -132,14 +133,17 @@ impl Call<'_> {
                 }
                 Err(error) => {
                     let outcome = Outcome::from(&error);
-                    let gone = error.is_gone();
+                    let gone = error.gone(hop.ends_at_endpoint());
                     failed = Some(Failed { story: Some(story.into()), error });
                     if outcome.retry() == Retry::Never {
                         break;
                     }
                     match gone {
-                        true => work.gone(Instant::now()),
-                        false => work.failed(Instant::now()),
+                        Some(what) => {
+                            tracing::debug!(%endpoint, ?what, "nobody is there, so it is left out");
+                            work.gone(what, Instant::now());
+                        }
+                        None => work.failed(Instant::now()),
                     }
                 }
             }

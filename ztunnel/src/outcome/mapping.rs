@@ -83,6 +83,7 @@ impl From<&inbound::Error> for Outcome {
             inbound::Error::Request(_) => Self::REQUEST_INVALID,
             inbound::Error::Target(error) => error.into(),
             inbound::Error::WorkloadUnknown(_) => Self::WORKLOAD_UNKNOWN,
+            inbound::Error::PodGone(_) => Self::POD_GONE,
             inbound::Error::Denied(denial) => denial.into(),
             inbound::Error::Connect(_) => Self::APPLICATION_CONNECT_FAILED,
             inbound::Error::ConnectTimeout => Self::APPLICATION_CONNECT_TIMEOUT,

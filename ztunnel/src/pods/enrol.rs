@@ -10,6 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus::IntCounterVec;
@@ -168,6 +169,7 @@ impl Enrolment {
             workload,
             identity,
             ips: local.ips.to_vec(),
+            known: AtomicBool::new(false),
             sockets,
             windows: share.windows(),
             drain: watch,

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, bail, ensure};
+use harness::eventually::becomes;
 use http::{HeaderMap, StatusCode};
 use shared::mesh::{
-    AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Service, Uid, Workload,
-    sample,
+    AppTunnel, AppTunnelProtocol, Change, GatewayAddress, GatewayDestination, Service, Uid,
+    Workload, sample,
 };
 use shared::tls::server_name;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use ztunnel::node::Config;
 use ztunnel::outcome::Outcome;
@@ -20,12 +21,17 @@ use ztunnel::outcome::Outcome;
 use crate::inproc::flows::world::{TestPod, World, service};
 use crate::inproc::log::{Log, SOON};
 use crate::inproc::peer::{Answer, TUNNEL, ask};
+use crate::inproc::scene::{self, exchange};
 use crate::inproc::suite::cases;
 
 cases! {
     "flows::a_pod_that_the_mesh_does_not_know_reaches_nobody": [SOURCE_UNKNOWN] => unknown_source;
     "flows::a_pod_that_the_mesh_does_not_know_takes_nobody":
         [WORKLOAD_UNKNOWN, PEER_UNAVAILABLE] => unknown_workload;
+    "flows::a_pod_that_has_left_the_mesh_says_so_at_once_and_is_left_out":
+        [POD_GONE] => left_the_mesh;
+    "flows::a_port_on_which_nobody_listens_is_left_out_at_once":
+        [APPLICATION_CONNECT_FAILED] => nobody_listens;
     "flows::a_gateway_that_is_not_in_the_mesh_is_told": [GATEWAY_UNKNOWN] => unknown_gateway;
     "flows::a_gateway_without_instances_is_told": [GATEWAY_UNHEALTHY] => idle_gateway;
     "flows::a_meshed_workload_without_an_address_is_told": [ADDRESS_MISSING] => no_address;
@@ -72,6 +78,70 @@ async fn unknown_workload(log: Log) -> anyhow::Result<()> {
     let message = "failed to fetch information about local workload: team/server";
     log.tells(Outcome::WORKLOAD_UNKNOWN, message).await?;
     Ok(())
+}
+
+/// Connections of `client` to the service `shop` all reach an application, and sooner or later one of
+/// them has found that nobody is at this port of this endpoint.
+async fn finds_out(world: &World, client: &TestPod, gone: (&Uid, u16)) -> anyhow::Result<()> {
+    let is_left_out = || world.part.loads.is_ejected(gone.0, gone.1, Instant::now());
+    for _ in 0..100 {
+        let mut socket = world.connect(client, (world.ip(9), 80).into()).await?;
+        exchange(&mut socket).await?;
+        if is_left_out() {
+            return Ok(());
+        }
+    }
+    bail!("100 connections, and it is not left out")
+}
+
+async fn left_the_mesh(log: Log) -> anyhow::Result<()> {
+    // Nobody would wait so long.
+    let start_patience = Duration::from_secs(3_600);
+    let world = World::with(&log, Config { start_patience, ..Config::default() })?;
+    let (client, stays) = (world.served("client", 1).await?, world.served("stays", 2).await?);
+    let leaves = world.served("leaves", 3).await?;
+    let (echo, other) = (stays.echo().await?, leaves.echo().await?);
+    exchange(&mut world.connect(&client, other).await?).await?;
+    // The client's side does not know yet.
+    let late = Uid("late".into());
+    let known = Workload { uid: late.clone(), ..leaves.behind("shop", &[(80, other.port())]) };
+    world.apply([
+        Change::RemoveWorkload(leaves.workload().uid),
+        service("shop", world.ip(9)).into(),
+        stays.behind("shop", &[(80, echo.port())]).into(),
+        known.into(),
+    ]);
+    finds_out(&world, &client, (&late, other.port())).await?;
+    ensure!(world.part.loads.is_ejected(&late, 1, Instant::now()), "another port of it is not");
+    log.tells(Outcome::POD_GONE, "pod team/leaves has left the mesh").await?;
+    Ok(())
+}
+
+async fn nobody_listens(log: Log) -> anyhow::Result<()> {
+    let world = World::new(&log)?;
+    let (client, stays) = (world.served("client", 1).await?, world.served("stays", 2).await?);
+    let stopped = world.served("stopped", 3).await?;
+    let echo = stays.echo().await?;
+    let (listener, closed) = stopped.application().await?;
+    drop(listener);
+    world.apply([
+        service("shop", world.ip(9)).into(),
+        stays.behind("shop", &[(80, echo.port())]).into(),
+        stopped.behind("shop", &[(80, closed.port())]).into(),
+    ]);
+    let uid = stopped.workload().uid;
+    finds_out(&world, &client, (&uid, closed.port())).await?;
+    ensure!(!world.part.loads.is_ejected(&uid, 1, Instant::now()), "other ports may be well");
+    let message = "connection failed: Connection refused";
+    log.tells(Outcome::APPLICATION_CONNECT_FAILED, message).await?;
+    // Whoever listens again is found again.
+    let listener = TcpListener::bind(closed).await?;
+    scene::echo(listener);
+    becomes(SOON, "it is in again", async || {
+        finds_out(&world, &client, (&uid, closed.port())).await.err().context("still left out")?;
+        anyhow::Ok(())
+    })
+    .await
 }
 
 /// An endpoint of `shop` on another network, behind the gateway `gate`.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use anyhow::ensure;
 use shared::drain;
@@ -104,6 +104,7 @@ impl World {
                 workload,
                 identity,
                 ips,
+                known: AtomicBool::new(false),
                 sockets,
                 windows: None,
                 drain: watch,

@@ -62,13 +62,13 @@ impl Play {
                 }
             }
             let all: Vec<_> = self.pods.iter().enumerate().collect();
-            let order = self.loads.order(all, |(_, pod)| *pod, 1, &mut self.random, now);
+            let order = self.loads.order(all, |(_, pod)| (*pod, 80), 1, &mut self.random, now);
             let (chosen, pod) = order[0];
             let took = latency(chosen, tried[chosen], &mut self.random);
             tried[chosen] += 1;
             picked.push(chosen);
             due.push(Reverse((now + took, flying.len())));
-            flying.push(Some(Step { work: self.loads.start(&pod.uid, now), took: Some(took) }));
+            flying.push(Some(Step { work: self.loads.start(&pod.uid, 80, now), took: Some(took) }));
         }
         picked
     }
