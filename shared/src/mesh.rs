@@ -37,9 +37,9 @@ pub use service::{
 };
 pub use snapshot::{Applied, Mesh};
 pub use traffic::{
-    Balancer, Concurrency, HashKey, HashTable, Limits, LocalityPreference, OutlierDetection,
-    PolicyScope, RetryBudget, Share, SlowAnswers, Subset, SuccessRate, TrafficPolicies,
-    TrafficPolicy, Upgrade, Warmup,
+    Balancer, Concurrency, Distribution, HashKey, HashTable, Limits, LocalityPattern,
+    LocalityPreference, OutlierDetection, PolicyScope, RetryBudget, Share, SlowAnswers, Subset,
+    SuccessRate, TrafficPolicies, TrafficPolicy, Upgrade, Warmup,
 };
 pub use workload::{
     AppTunnel, AppTunnelProtocol, GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap,

@@ -33,6 +33,7 @@ pub use self::circuit::{Circuit, Overflow, Permit, Resource};
 pub use self::gradient::{Gradient, Sample};
 use self::local::Local;
 pub(crate) use self::local::Locals;
+use self::nearness::Nearness;
 pub(crate) use self::order::Wish;
 pub use self::outliers::{Host, Outliers, Reason, Report, State, Verdict};
 pub(crate) use self::standing::has_policy;
@@ -48,8 +49,7 @@ pub(crate) struct Cluster {
     standing: Option<Arc<Standing>>,
     /// As the endpoints, where outliers are looked for.
     hosts: Box<[Watched]>,
-    /// As the endpoints, where it counts how far they are.
-    levels: Box<[usize]>,
+    nearness: Nearness,
     local: Local,
 }
 
@@ -70,7 +70,7 @@ impl Cluster {
             policy: None,
             standing: None,
             hosts: Box::default(),
-            levels: Box::default(),
+            nearness: Nearness::none(),
             local: Local::plain(loads),
         })
     }
@@ -79,13 +79,16 @@ impl Cluster {
     pub(crate) fn new(
         mesh: &Mesh,
         aim: Aim<'_>,
-        endpoints: Box<[Endpoint]>,
+        mut endpoints: Vec<Endpoint>,
         client: &Client,
         locals: &Locals,
     ) -> Rc<Self> {
         let worker = &client.worker;
         let standings = &worker.node.standings;
         let policy = aim.policy().cloned();
+        let nearness = policy.as_ref().map_or_else(Nearness::none, |policy| {
+            Nearness::of(&client.own, aim.service, policy, &mut endpoints)
+        });
         let destination = aim.destination();
         let standing = policy.as_ref().map(|_| standings.of(&destination));
         if let (Some(policy), Some(standing)) = (&policy, &standing) {
@@ -104,10 +107,8 @@ impl Cluster {
             None => Local::plain(&worker.loads),
             Some(policy) => locals.of(destination, policy, &endpoints, &worker.loads),
         };
-        let levels = policy.as_ref().map_or_else(Box::default, |policy| {
-            nearness::levels(&client.own, aim.service, policy, &endpoints)
-        });
-        Rc::new(Self { endpoints, policy, standing, hosts, levels, local })
+        let endpoints = endpoints.into();
+        Rc::new(Self { endpoints, policy, standing, hosts, nearness, local })
     }
 
     /// Who could answer.

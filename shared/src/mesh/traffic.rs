@@ -6,6 +6,7 @@
 //! Source: Istio's DestinationRule, spec L7 §3.2 and §3.3.
 
 mod balancer;
+mod locality;
 mod outliers;
 
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use balancer::{Balancer, HashKey, HashTable, LocalityPreference, Warmup};
+pub use balancer::{Balancer, HashKey, HashTable, Warmup};
+pub use locality::{Distribution, LocalityPattern, LocalityPreference};
 pub use outliers::{OutlierDetection, SlowAnswers, SuccessRate};
 
 /// The policies of one service.

@@ -9,7 +9,6 @@ use shared::balance::weighted;
 use tokio::time::Instant;
 
 use crate::cluster::local::Way;
-use crate::cluster::nearness::shares;
 use crate::cluster::{Cluster, State};
 use crate::upstream::Endpoint;
 
@@ -60,7 +59,12 @@ impl Cluster {
         if let Some(at) = candidates.iter().position(of_session) {
             order.push(candidates.swap_remove(at));
         }
-        for part in self.by_distance(candidates) {
+        // The same key goes the same way.
+        let mut random = match (&self.local.way, wish.hash) {
+            (Way::Key(_), Some(hash)) => fastrand::Rng::with_seed(hash),
+            _ => fastrand::Rng::new(),
+        };
+        for part in self.nearness.parted(candidates, &mut random) {
             let more = tries.saturating_sub(order.len());
             if more > 0 {
                 order.append(&mut self.balanced(part, wish, more, now));
@@ -68,26 +72,6 @@ impl Cluster {
         }
         order.truncate(tries);
         order.into_iter().map(|at| &self.endpoints[at]).collect()
-    }
-
-    /// The candidates of the level that is drawn, then those of the others, the nearest first.
-    fn by_distance(&self, candidates: Vec<usize>) -> Vec<Vec<usize>> {
-        let Some(last) = self.levels.iter().max() else { return vec![candidates] };
-        let mut parts: Vec<(Vec<usize>, usize)> = vec![(Vec::new(), 0); last + 1];
-        for level in &self.levels {
-            parts[*level].1 += 1;
-        }
-        for at in candidates {
-            parts[self.levels[at]].0.push(at);
-        }
-        let counts: Vec<_> = parts.iter().map(|(own, all)| (own.len(), *all)).collect();
-        let shares = shares(&counts);
-        let weights = shares.iter().map(|share| u32::try_from(*share).unwrap_or(0)).enumerate();
-        let drawn = weighted(weights, &mut fastrand::Rng::new()).unwrap_or(0);
-        let mut parts: Vec<_> = parts.into_iter().map(|(own, _)| own).collect();
-        let first = parts.remove(drawn);
-        parts.insert(0, first);
-        parts
     }
 
     fn balanced(

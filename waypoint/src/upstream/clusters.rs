@@ -54,7 +54,7 @@ impl Clusters {
             // Nobody, rather than somebody in plaintext.
             Err(error) => {
                 tracing::warn!(service = %service.key, %error, "cannot speak TLS as asked");
-                Box::default()
+                Vec::new()
             }
         };
         let worker = &client.worker;
@@ -99,7 +99,7 @@ impl Clusters {
         aim: Aim<'_>,
         like: IpAddr,
         secured: Option<&Secured>,
-    ) -> Box<[Endpoint]> {
+    ) -> Vec<Endpoint> {
         let names = self.names.borrow();
         // The preference of a rule takes the place of the service's own.
         let ruled = aim.policy().is_some_and(|policy| policy.locality.is_some());
@@ -119,7 +119,7 @@ impl Clusters {
                 ..Endpoint::new(Arc::clone(one.workload), (ip, one.port).into())
             }));
         }
-        endpoints.into()
+        endpoints
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Serialize, Serializer};
 
-use crate::mesh::Scope;
 use crate::mesh::traffic::Share;
 
 /// How an endpoint is chosen.
@@ -80,27 +79,4 @@ pub enum HashTable {
     Ring(u32),
     /// A Maglev table with so many places.
     Maglev(u32),
-}
-
-/// `localityLbSetting`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum LocalityPreference {
-    /// `enabled: false`: where an endpoint is does not count.
-    Off,
-    /// Endpoints that share more of the leading scopes come first; others get what these cannot take.
-    Failover {
-        /// In the order of importance.
-        scopes: Box<[Scope]>,
-        /// Regions whose endpoints come before those of other regions: from, to.
-        regions: Box<[(Arc<str>, Arc<str>)]>,
-    },
-}
-
-impl Default for LocalityPreference {
-    /// Istio: region, zone, subzone.
-    fn default() -> Self {
-        let scopes = [Scope::Region, Scope::Zone, Scope::Subzone].into();
-        Self::Failover { scopes, regions: Box::default() }
-    }
 }

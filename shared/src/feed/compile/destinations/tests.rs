@@ -347,6 +347,36 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "localityLbSetting: {failover: [{from: a/b, to: c}]}",
         "localityLbSetting.failover[0]",
     ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {distribute: [{from: a//b, to: {c: 100}}]}",
+        "localityLbSetting.distribute[0].from",
+    ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {distribute: [{from: a, to: {c: 60, d: 30}}]}",
+        "localityLbSetting.distribute[0].to",
+    ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {distribute: [{from: a, to: {c/*: 50, c/d: 50}}]}",
+        "localityLbSetting.distribute[0].to[\"c/d\"]",
+    ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {distribute: [{from: a, to: {c: 0, d: 100}}]}",
+        "localityLbSetting.distribute[0].to.c",
+    ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {distribute: [{from: a/*, to: {c: 100}}, {from: a/b, to: {c: 100}}]}",
+        "localityLbSetting.distribute[1].from",
+    ),
+    (
+        "loadBalancer",
+        "localityLbSetting: {distribute: [{from: a, to: {c: 100}}], failover: [{from: a, to: b}]}",
+        "localityLbSetting.distribute",
+    ),
     ("tls", "mode: NONSENSE", "mode"),
 ];
 
@@ -368,10 +398,6 @@ fn what_is_not_supported_is_reported_and_the_rest_is_in_force() {
     for (text, wrong) in [
         ("loadBalancer: {simple: PASSTHROUGH}", "loadBalancer.simple"),
         ("loadBalancer: {localityLbSetting: {enabled: true}}", "loadBalancer"),
-        (
-            "loadBalancer: {localityLbSetting: {enabled: false, distribute: [{from: a}]}}",
-            "loadBalancer.localityLbSetting.distribute",
-        ),
         (
             "outlierDetection: {}, loadBalancer: {localityLbSetting: {failoverPriority: [app]}}",
             "loadBalancer.localityLbSetting.failoverPriority",
@@ -415,6 +441,14 @@ fn localities_are_read() {
         panic!("it is off");
     };
     assert_eq!(*regions, [("a".into(), "b".into())]);
+    let LocalityPreference::Distribute(all) =
+        locality("distribute: [{from: a/*, to: {a/b/*: 70, c: 30}}, {from: c, to: {c: 100}}]")
+    else {
+        panic!("it is not parted");
+    };
+    let to: Vec<_> = all[0].to.iter().map(|(to, weight)| (to.to_string(), *weight)).collect();
+    assert_eq!((all.len(), all[0].from.to_string()), (2, "a/*".into()));
+    assert_eq!(to, [("a/b/*".to_owned(), 70), ("c/*".to_owned(), 30)]);
 }
 
 #[test]

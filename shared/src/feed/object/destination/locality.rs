@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::feed::fields::Fields;
 use crate::feed::intern::Interner;
 use crate::feed::verdict::Cause;
-use crate::mesh::{LocalityPreference, Scope};
+use crate::mesh::{Distribution, LocalityPattern, LocalityPreference, Scope};
 
 /// Labels whose values are known of every workload.
 const LABELS: &[(&str, Scope)] = &[
@@ -21,8 +21,7 @@ const LABELS: &[(&str, Scope)] = &[
 const MOST_REGIONS: usize = 100;
 
 pub(super) fn read(fields: &Fields<'_>, intern: &mut Interner) -> LocalityPreference {
-    let reason = "requests are not parted by weights of localities";
-    fields.unsupported(&["distribute"], reason);
+    let distributions = distributions(fields);
     let regions: Box<[_]> = fields
         .at_most("failover", MOST_REGIONS)
         .iter()
@@ -32,6 +31,13 @@ pub(super) fn read(fields: &Fields<'_>, intern: &mut Interner) -> LocalityPrefer
     if fields.flag("enabled") == Some(false) {
         return LocalityPreference::Off;
     }
+    if let Some(distributions) = distributions {
+        if scopes.is_some() || !regions.is_empty() {
+            let reason = "cannot stand beside failover or failoverPriority";
+            fields.report("distribute", Cause::Invalid, reason);
+        }
+        return LocalityPreference::Distribute(distributions);
+    }
     match (LocalityPreference::default(), scopes) {
         (LocalityPreference::Failover { scopes, .. }, None) => {
             LocalityPreference::Failover { scopes, regions }
@@ -39,6 +45,53 @@ pub(super) fn read(fields: &Fields<'_>, intern: &mut Interner) -> LocalityPrefer
         (_, Some(scopes)) => LocalityPreference::Failover { scopes, regions },
         (off, None) => off,
     }
+}
+
+/// `distribute`, of which no two entries are for the same place.
+fn distributions(fields: &Fields<'_>) -> Option<Box<[Distribution]>> {
+    let mut all: Vec<Distribution> = Vec::new();
+    for one in fields.at_most("distribute", MOST_REGIONS) {
+        let Some(from) = pattern(&one, "from", one.text("from").unwrap_or("")) else { continue };
+        if let Some(other) = all.iter().find(|other| other.from.overlaps(&from)) {
+            let reason = format!("{from} and {} of another entry overlap", other.from);
+            one.report("from", Cause::Invalid, reason);
+        }
+        let to = targets(&one);
+        all.push(Distribution { from, to });
+    }
+    (!all.is_empty()).then(|| all.into())
+}
+
+/// `to`, whose weights are percent and whose places do not overlap.
+fn targets(fields: &Fields<'_>) -> Box<[(LocalityPattern, u32)]> {
+    let mut all: Vec<(LocalityPattern, u32)> = Vec::new();
+    let map = fields.fields("to");
+    for name in map.iter().flat_map(|map| map.names()) {
+        let Some(map) = &map else { break };
+        let weight = map.number::<u32>(name).unwrap_or(0);
+        let Some(place) = pattern(map, name, name) else { continue };
+        if !(1..=100).contains(&weight) {
+            map.report(name, Cause::Invalid, "must be 1 to 100");
+        }
+        if let Some((other, _)) = all.iter().find(|(other, _)| other.overlaps(&place)) {
+            map.report(name, Cause::Invalid, format_args!("overlaps {other}"));
+        }
+        all.push((place, weight));
+    }
+    let total: u32 = all.iter().fold(0, |total, (_, weight)| total.saturating_add(*weight));
+    if total != 100 {
+        fields.report("to", Cause::Invalid, format_args!("weights add up to {total}, not to 100"));
+    }
+    all.into()
+}
+
+fn pattern(fields: &Fields<'_>, name: &str, text: &str) -> Option<LocalityPattern> {
+    let pattern = LocalityPattern::parse(text);
+    if pattern.is_none() {
+        let reason = "must be region/zone/subzone, of which the end may be left out or *";
+        fields.report(name, Cause::Invalid, reason);
+    }
+    pattern
 }
 
 fn region(fields: &Fields<'_>, intern: &mut Interner) -> Option<(Arc<str>, Arc<str>)> {
