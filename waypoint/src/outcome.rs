@@ -7,6 +7,7 @@
 use http::StatusCode;
 
 use crate::request::{BadRequest, Failure};
+use crate::tcp::Over;
 use crate::tunnel::{AcceptError, NotServed};
 use crate::upstream;
 
@@ -115,6 +116,8 @@ outcomes! {
     RETRY_BUDGET_EXHAUSTED, Upstream, "UO", 503;
     UPSTREAM_PROTOCOL, Upstream, "UPE", 502;
     UPSTREAM_CUT, Upstream, "UC", 0;
+    CONNECTION_IDLE, Mesh, "-", 0;
+    CONNECTION_TOO_OLD, Mesh, "DT", 0;
     REQUEST_TIMEOUT, Upstream, "UT", 504;
     BACKEND_TIMEOUT, Upstream, "UT", 504;
     UPGRADE_REFUSED, Upstream, "UPE", 502;
@@ -176,6 +179,15 @@ impl From<&upstream::Error> for Outcome {
             | upstream::Error::BackendTlsTimeout
             | upstream::Error::Tunnel(_) => Self::UPSTREAM_CONNECT_FAILED,
             upstream::Error::Status { .. } => Self::UPSTREAM_REFUSED,
+        }
+    }
+}
+
+impl From<&Over> for Outcome {
+    fn from(over: &Over) -> Self {
+        match over {
+            Over::Idle(_) => Self::CONNECTION_IDLE,
+            Over::Old(_) => Self::CONNECTION_TOO_OLD,
         }
     }
 }

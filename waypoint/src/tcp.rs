@@ -2,6 +2,8 @@
 //!
 //! Source: spec L7 §2.4, §8.11.
 
+mod term;
+
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use shared::telemetry::traffic::ResponseFlag;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::time::Instant;
 
+pub(crate) use self::term::Over;
+use self::term::Term;
 use crate::cluster::{Aim, Wish, Work};
 use crate::outcome::Outcome;
 use crate::permits::Watch;
@@ -34,6 +38,7 @@ pub(crate) struct Connected {
     endpoint: Endpoint,
     service: Option<Arc<Service>>,
     watch: Watch,
+    term: Term,
     /// The endpoint has work to do until this is dropped.
     _work: Work,
 }
@@ -63,7 +68,8 @@ pub(crate) async fn serve(
             return stream.reset(Reason::CANCEL);
         }
     };
-    let Connected { mut io, greeting, endpoint, service, mut watch, _work } = connected;
+    let Connected { io, greeting, endpoint, service, mut watch, term, _work } = connected;
+    let mut io = term.watch(io);
     let counted =
         metrics::with_labels(&client, Some(&endpoint.workload), service.as_deref(), |labels| {
             client.worker.traffic.open(labels)
@@ -78,6 +84,9 @@ pub(crate) async fn serve(
         denial = watch.revoked() => {
             let denied = Failure::Revoked(denial);
             Err((Outcome::from(&denied), std::io::Error::other(denied.to_string())))
+        }
+        over = term.over() => {
+            Err((Outcome::from(&over), std::io::Error::other(over.to_string())))
         }
         () = pin!(forced) => {
             let drained = std::io::Error::other("connection closed due to connection drain");
@@ -148,9 +157,9 @@ pub(crate) async fn connect(
         match dial(way, permit, Speaks::Bytes).await {
             Ok(io) => {
                 work.connected(Instant::now());
-                let greeting = BytesMut::new();
-                let endpoint = endpoint.clone();
-                return Ok(Connected { io, greeting, endpoint, service, watch, _work: work });
+                let (greeting, endpoint) = (BytesMut::new(), endpoint.clone());
+                let term = Term::new(cluster.limits());
+                return Ok(Connected { io, greeting, endpoint, service, watch, term, _work: work });
             }
             Err(error) if error.is_final() => return Err(Failure::Connect(error)),
             Err(error) => {

@@ -116,8 +116,11 @@ pub struct Limits {
     pub connect_timeout: Option<Duration>,
     /// How long a connection may rest. Zero is for ever.
     pub idle_timeout: Option<Duration>,
-    /// How old a connection may be when a request is sent on it.
+    /// How old a connection may be when a request is sent on it, and how long one may last that is
+    /// not HTTP.
     pub max_age: Option<Duration>,
+    /// How long a connection that is not HTTP may rest.
+    pub stream_idle: Option<Duration>,
     /// What endpoints are spoken to in, where the port leaves it open.
     pub upgrade: Upgrade,
 }

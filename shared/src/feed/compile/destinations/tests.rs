@@ -218,7 +218,7 @@ fn outlier_detection_has_the_defaults_of_istio() {
 fn limits_are_read_and_zero_is_none() {
     let limits = policy(
         "trafficPolicy: {connectionPool: {tcp: {maxConnections: 3, connectTimeout: 250ms, \
-         maxConnectionDuration: 1h}, http: {http1MaxPendingRequests: 4, http2MaxRequests: 5, \
+         maxConnectionDuration: 1h, idleTimeout: 2h}, http: {http1MaxPendingRequests: 4, http2MaxRequests: 5, \
          maxRequestsPerConnection: 6, maxRetries: 7, idleTimeout: 0s, maxConcurrentStreams: 8, \
          h2UpgradePolicy: UPGRADE}}, retryBudget: {percent: 12.5}}",
     )
@@ -231,6 +231,7 @@ fn limits_are_read_and_zero_is_none() {
         (limits.idle_timeout, limits.max_age),
         (Some(Duration::ZERO), Some(Duration::from_secs(3_600)))
     );
+    assert_eq!(limits.stream_idle, Some(Duration::from_secs(7_200)));
     let budget = limits.retry_budget.unwrap();
     assert_eq!((budget.share, budget.least), (Share::percent(12.5).unwrap(), 3));
     let none = policy(
@@ -403,7 +404,6 @@ fn what_is_not_supported_is_reported_and_the_rest_is_in_force() {
             "loadBalancer.localityLbSetting.failoverPriority",
         ),
         ("connectionPool: {tcp: {tcpKeepalive: {probes: 3}}}", "connectionPool.tcp.tcpKeepalive"),
-        ("connectionPool: {tcp: {idleTimeout: 1h}}", "connectionPool.tcp.idleTimeout"),
         ("outlierDetection: {consecutiveErrors: 3}", "outlierDetection.consecutiveErrors"),
         (
             "outlierDetection: {consecutiveLocalOriginFailures: 3}",

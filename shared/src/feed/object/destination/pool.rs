@@ -21,8 +21,7 @@ pub(super) fn read(pool: &Fields<'_>) -> Limits {
         limits.max_age = time(&tcp, "maxConnectionDuration");
         let reason = "endpoints are reached through tunnels, which watch their peer themselves";
         tcp.unsupported(&["tcpKeepalive"], reason);
-        let reason = "a connection that is not HTTP may rest as long as its ends let it";
-        tcp.unsupported(&["idleTimeout"], reason);
+        limits.stream_idle = any_time(&tcp, "idleTimeout").filter(|idle| !idle.is_zero());
     }
     let Some(http) = pool.fields("http") else { return limits };
     limits.pending = count(&http, "http1MaxPendingRequests");
