@@ -2,9 +2,11 @@
 
 mod adaptive;
 mod balancing;
+mod fields;
 mod fleet;
 mod limits;
 mod outliers;
+mod spread;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,7 +19,15 @@ use super::lab::Lab;
 use super::scene::Scene;
 
 pub(crate) fn cases() -> Vec<Case> {
-    [limits::CASES, outliers::CASES, balancing::CASES, adaptive::CASES].concat()
+    [
+        limits::CASES,
+        fields::CASES,
+        outliers::CASES,
+        balancing::CASES,
+        adaptive::CASES,
+        spread::CASES,
+    ]
+    .concat()
 }
 
 /// A rule of this name for a service of the namespace.
