@@ -46,7 +46,7 @@ pub(super) async fn serve_http1(client: Rc<Client>, stream: Stream) {
             if drain.phase() != Phase::Running && answered.status() != SWITCHING_PROTOCOLS {
                 answered.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            answered.map(|body| Answer { body, _asked: asked })
+            Ok(answered.map(|body| Answer { body, _asked: asked }))
         })
     });
     let mut connection = reading::parser(config)
@@ -87,7 +87,8 @@ pub(super) async fn serve_http2(client: Rc<Client>, stream: Stream) {
     let config = client.worker.config();
     let served = Rc::clone(&client);
     let service = service_fn(move |request: http::Request<Incoming>| {
-        boxed(request::serve(Rc::clone(&served), None, request))
+        let served = Rc::clone(&served);
+        boxed(async move { Ok(request::serve(served, None, request).await) })
     });
     let connection = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer::new())
@@ -132,7 +133,7 @@ fn tell(client: &Client, error: &hyper::Error) {
 
 /// hyper polls the futures of its connections in place, so they must not be pinned to a stack.
 fn boxed<B: 'static>(
-    response: impl Future<Output = http::Response<B>> + 'static,
+    response: impl Future<Output = Result<http::Response<B>, Infallible>> + 'static,
 ) -> Pin<Box<dyn Future<Output = Result<http::Response<B>, Infallible>>>> {
-    Box::pin(async move { Ok(response.await) })
+    Box::pin(response)
 }

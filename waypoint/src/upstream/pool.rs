@@ -187,7 +187,7 @@ pub(crate) async fn send(
         secured: way.endpoint.secured.clone(),
     };
     match (version, upgrade) {
-        (_, true) => send_upgrade(way, request).await,
+        (_, true) => Box::pin(send_upgrade(way, request)).await,
         (Version::Http1, false) => send_http1(way, key, reuse, request).await,
         (Version::Http2, false) => send_http2(way, key, request).await,
     }
@@ -203,7 +203,8 @@ async fn send_http1(
     let (made, reused) = match place(way, || connections.http1.take(&key, reuse)).await {
         // Much was delivered on it already.
         Ok(Place::There(rested)) => (Ok((rested, Mark::default())), true),
-        Ok(Place::New(permits)) => (connect_http1(way, permits).await, false),
+        // Boxed, as all that is rare and large: most requests find a connection.
+        Ok(Place::New(permits)) => (Box::pin(connect_http1(way, permits)).await, false),
         Err(overflow) => (Err(overflow.into()), false),
     };
     let (mut connection, mark) = match made {
@@ -336,7 +337,7 @@ async fn send_http2(way: Way<'_>, key: Key, request: Request<RequestBody>) -> Re
     let (made, reused) = match place(way, || connections.least_busy(&key, streams)).await {
         Ok(Place::There(known)) => (Ok(known), true),
         Ok(Place::New(permits)) => {
-            let made = connect_http2(way, permits).await;
+            let made = Box::pin(connect_http2(way, permits)).await;
             (made.map(|made| connections.add(key, made, way.cluster)), false)
         }
         Err(overflow) => (Err(overflow.into()), false),
