@@ -128,10 +128,6 @@ impl<S: Serve> Door<S> {
                     return;
                 }
             };
-            if let Err(error) = pod.sockets.tune_accepted(&socket, side == Side::Tunnel) {
-                tracing::debug!(pod = %pod.workload, %error, "connection ended before it was served");
-                return;
-            }
             let forced = pod.drain.forced();
             tokio::select! {
                 // First the connection: it may see the end itself and log it.

@@ -192,12 +192,14 @@ impl Enrolment {
 
     fn listen<S: Serve>(&self, means: &Means<S>, share: &Arc<Share>) -> Result<(), Error> {
         let bind = |side| {
-            let port = match side {
-                Side::Outbound => means.ports.outbound,
-                Side::Inbound => means.ports.inbound,
-                Side::Tunnel => means.ports.tunnel,
+            let sockets = &self.pod.sockets;
+            let (port, listener) = match side {
+                Side::Outbound => (means.ports.outbound, sockets.listen(means.ports.outbound)),
+                Side::Inbound => (means.ports.inbound, sockets.listen(means.ports.inbound)),
+                Side::Tunnel => {
+                    (means.ports.tunnel, sockets.listen_for_tunnels(means.ports.tunnel))
+                }
             };
-            let listener = self.pod.sockets.listen(port);
             listener
                 .map(|listener| (side, listener))
                 .map_err(|source| Error::Listen { port, source })

@@ -122,19 +122,41 @@ impl Sockets {
     /// # Errors
     /// What the kernel says; `AddrInUse` when another program of the pod has the port.
     pub fn listen(&self, port: u16) -> io::Result<std::net::TcpListener> {
+        self.listen_with(port, |socket| self.tune(socket))
+    }
+
+    /// As [`listen`](Self::listen), for a protocol that finds out about dead peers by pings of its own
+    /// (spec L4 §1.6: no keepalive on tunnels).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn listen_for_tunnels(&self, port: u16) -> io::Result<std::net::TcpListener> {
+        self.listen_with(port, |socket| socket.set_tcp_nodelay(true))
+    }
+
+    fn listen_with(
+        &self,
+        port: u16,
+        tune: impl Fn(&Socket) -> io::Result<()>,
+    ) -> io::Result<std::net::TcpListener> {
+        let on = |ip| self.listen_at(SocketAddr::new(ip, port), &tune);
         if !self.options.ipv6 {
-            return self.listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+            return on(Ipv4Addr::UNSPECIFIED.into());
         }
-        match self.listen_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
-            Err(error) if lacks_ipv6(&error) => {
-                self.listen_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-            }
+        match on(Ipv6Addr::UNSPECIFIED.into()) {
+            Err(error) if lacks_ipv6(&error) => on(Ipv4Addr::UNSPECIFIED.into()),
             result => result,
         }
     }
 
-    fn listen_at(&self, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    fn listen_at(
+        &self,
+        address: SocketAddr,
+        tune: impl Fn(&Socket) -> io::Result<()>,
+    ) -> io::Result<std::net::TcpListener> {
         let socket = self.open(Domain::for_address(address))?;
+        // tcp(7): what a listener has, its connections have from the start.
+        tune(&socket)?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
@@ -199,16 +221,7 @@ impl Sockets {
         Ok(socket)
     }
 
-    /// Sets what an accepted connection has: no delay, and what finds out about dead peers, unless
-    /// the protocol has pings of its own (spec L4 §1.6: not on tunnels).
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    pub fn tune_accepted(&self, stream: &TcpStream, has_pings: bool) -> io::Result<()> {
-        let socket = SockRef::from(stream);
-        if has_pings { socket.set_tcp_nodelay(true) } else { self.tune(&socket) }
-    }
-
+    /// No delay, and what finds out about dead peers.
     fn tune(&self, socket: &Socket) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
         if let Some(Keepalive { time, interval, retries }) = self.options.keepalive {
@@ -295,6 +308,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn tunnels_have_no_delay_and_no_probes() {
+        let sockets = Sockets::here(None);
+        let listener = sockets.listen_for_tunnels(0).unwrap();
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let _client = sockets.connect(to, None).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&server);
+        assert!(socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
+    }
+
+    #[tokio::test]
     async fn a_second_listener_may_stand_beside_the_first() {
         let sockets = Sockets::here(None);
         let first = sockets.listen(0).unwrap();
@@ -320,9 +345,9 @@ mod tests {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let client = sockets.connect(to, None).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
-            sockets.tune_accepted(&server, false).unwrap();
             for stream in [&client, &server] {
                 let socket = SockRef::from(stream);
+                assert!(socket.tcp_nodelay().unwrap());
                 assert_eq!(socket.keepalive().unwrap(), options.keepalive.is_some());
                 assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
                 if let Some(Keepalive { time, interval, retries }) = options.keepalive {
