@@ -36,6 +36,9 @@ pub struct Args {
     /// The server sends; else the client does.
     #[arg(long)]
     down: bool,
+    /// With `down`: ask, and read nothing of what comes.
+    #[arg(long, requires = "down")]
+    unread: bool,
     /// How long.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
@@ -89,7 +92,12 @@ async fn client(args: &Args, target: &str) -> anyhow::Result<()> {
     let moved = Rc::new(Cell::new(0_u64));
     let mut streams = tokio::task::JoinSet::new();
     for _ in 0..args.streams {
-        streams.spawn_local(stream(target.to_owned(), tls.clone(), args.down, Rc::clone(&moved)));
+        streams.spawn_local(stream(
+            target.to_owned(),
+            tls.clone(),
+            args.clone(),
+            Rc::clone(&moved),
+        ));
     }
     let start = Instant::now();
     let count_from = start + Duration::from_secs_f64(args.warm_up);
@@ -121,12 +129,16 @@ async fn client(args: &Args, target: &str) -> anyhow::Result<()> {
 async fn stream(
     target: String,
     tls: Option<Arc<ClientConfig>>,
-    down: bool,
+    args: Args,
     moved: Rc<Cell<u64>>,
 ) -> std::io::Result<()> {
+    let down = args.down;
     let mut stream = tls::connect(&target, tls.as_ref()).await?;
     stream.write_all(if down { b"d" } else { b"u" }).await?;
     stream.flush().await?;
+    if args.unread {
+        return std::future::pending().await;
+    }
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let count =
