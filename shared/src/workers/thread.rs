@@ -14,6 +14,11 @@ use tokio::time::Instant;
 use super::placement::Load;
 use super::{Activity, CURRENT, OnStart, Pool, WorkerId};
 
+/// Tasks that run before sockets and timers are looked at. tokio's 61 are right for tasks of
+/// microseconds; a turn of bulk is a fifth of a millisecond, so a request beside bulk that never
+/// rests would wait for 12 ms at each proxy.
+const EVENT_INTERVAL: u32 = 8;
+
 /// What a worker is told from other threads.
 pub(super) enum Job {
     /// Run this inside the event loop.
@@ -69,6 +74,7 @@ impl Seat {
         std::thread::Builder::new().name(id.to_string()).spawn(move || {
             let runtime = match Builder::new_current_thread()
                 .enable_all()
+                .event_interval(EVENT_INTERVAL)
                 .build_local(LocalOptions::default())
             {
                 Ok(runtime) => runtime,
