@@ -3,7 +3,8 @@
 //!
 //! Past the waypoint a connection can be lost with its endpoint: one that the kernel has taken, with
 //! its first bytes, when the application closes its listener without having accepted it.
-//! `CULVERT_TEST_ROLLOUTS` says how many rollouts; the suite makes one, with less delay.
+//! `CULVERT_TEST_ROLLOUTS` says how many rollouts, `CULVERT_TEST_RATE` how many requests per second go
+//! through the waypoint; the suite makes one, with less delay, at 200.
 
 use std::io;
 use std::sync::Arc;
@@ -115,8 +116,9 @@ fn serve(guest: &mut Guest, ending: &AtomicBool) -> io::Result<()> {
     }
 }
 
-fn load(scene: &Scene, target: &str, rate: &str, fresh: bool) -> anyhow::Result<Running> {
-    let program = scene.client.role("load").args(["--target", target, "--rate", rate]);
+fn load(scene: &Scene, target: &str, rate: usize, fresh: bool) -> anyhow::Result<Running> {
+    let rate = rate.to_string();
+    let program = scene.client.role("load").args(["--target", target, "--rate", &rate]);
     let program = program.args(["--connections", "8", "--path", "/"]);
     let program = if fresh { program.arg("--fresh") } else { program };
     let mut load = program.start()?;
@@ -140,10 +142,11 @@ fn rollouts() -> anyhow::Result<()> {
     let rules = "  - retry: {attempts: 2}\n    timeouts: {request: 20s}\n    \
                  backendRefs: [{name: roll, port: 80}]";
     scene.cluster.mesh().write("routes.yaml", &http_route("roll", "roll", rules))?;
+    let rate = times("CULVERT_TEST_RATE", 200)?;
     let loads = [
-        ("kept", load(&scene, THROUGH, "150", false)?),
-        ("new", load(&scene, THROUGH, "50", true)?),
-        (PAST_THE_WAYPOINT, load(&scene, PAST, "50", true)?),
+        ("kept", load(&scene, THROUGH, rate * 3 / 4, false)?),
+        ("new", load(&scene, THROUGH, rate / 4, true)?),
+        (PAST_THE_WAYPOINT, load(&scene, PAST, 50, true)?),
     ];
     let mut gone = Vec::new();
     for number in PODS..PODS * (rounds + 1) {
