@@ -28,6 +28,8 @@ use load::Load;
 use record::{Record, Sample};
 use world::World;
 
+use crate::terminal::{ended, print, say, writable, write};
+
 /// The `main` of the benchmark.
 pub fn main() -> ExitCode {
     main_with(std::env::args().skip(1))
@@ -39,11 +41,11 @@ pub fn main_with(line: impl Iterator<Item = String>) -> ExitCode {
     if line.first().is_none_or(|first| first != harness::enter::ROLE) {
         // Known now, not after minutes; also `--help` needs no namespaces.
         let args = parse(&line);
-        if let Err(error) = args.check() {
+        if let Some(Err(error)) = args.json.as_deref().map(writable) {
             return ended(Err(error));
         }
     }
-    harness::enter::main_with(line, |line| ended(run(&parse(&line))))
+    harness::enter::main_with(line, |line| ended(run(&parse(&line)).map(|()| true)))
 }
 
 fn parse(line: &[String]) -> Args {
@@ -64,7 +66,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 record.samples.push(sample);
             }
         }
-        record.save(args)?;
+        write(args.json.as_deref(), || Ok(serde_json::to_string_pretty(&record)?))?;
     }
     print(&record.tell(args.markdown));
     Ok(())
@@ -98,24 +100,4 @@ fn measure(
         failed: victim.failed(),
         neighbour,
     })
-}
-
-fn ended(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("fairness: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "what was measured")]
-fn print(text: &str) {
-    println!("{text}");
-}
-
-#[expect(clippy::print_stderr, reason = "progress")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

@@ -15,17 +15,15 @@ mod table;
 mod world;
 
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Parser as _;
 
 use args::Args;
 use record::Record;
 
-use crate::latency::as_typed;
 use crate::program::ENVOY;
+use crate::terminal::{ended, print, read, say, write};
 
 /// The `main` of the comparison.
 pub fn main() -> ExitCode {
@@ -41,7 +39,7 @@ pub fn main_with(line: impl Iterator<Item = String>) -> ExitCode {
     // Whatever needs no namespaces is done without them.
     let args = parse(&line);
     match &args.from {
-        Some(file) => ended(read(file).and_then(|record| tell(&args, &record))),
+        Some(file) => ended(read(file).and_then(|record| tell(&args, &record).map(|()| true))),
         None => harness::enter::main_with(line, inside),
     }
 }
@@ -55,8 +53,7 @@ fn inside(line: Vec<String>) -> ExitCode {
     let args = parse(&line);
     ended(run(&args).and_then(|record| {
         tell(&args, &record)?;
-        anyhow::ensure!(record.failed.is_empty(), "{}", record.failed.join("\n"));
-        Ok(())
+        Ok(record.failed.is_empty())
     }))
 }
 
@@ -89,7 +86,7 @@ fn run(args: &Args) -> anyhow::Result<Record> {
                 }
             }
             // One that is ended early is not lost.
-            write_json(args, &record)?;
+            save(args, &record)?;
         }
     }
     Ok(record)
@@ -106,14 +103,8 @@ fn machine() -> String {
     format!("{cores} × {name}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }
 
-fn read(file: &Path) -> anyhow::Result<Record> {
-    let text = fs::read_to_string(as_typed(file));
-    let text = text.with_context(|| format!("reading {}", file.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no run", file.display()))
-}
-
 fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
-    write_json(args, record)?;
+    save(args, record)?;
     let grid = table::grid(record);
     print(&format!("\n{}", grid.text()));
     for remark in record.missing.iter().chain(&record.failed) {
@@ -125,29 +116,6 @@ fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write_json(args: &Args, record: &Record) -> anyhow::Result<()> {
-    let Some(file) = args.json.as_deref().map(as_typed) else { return Ok(()) };
-    let text = serde_json::to_string_pretty(record)?;
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
-}
-
-fn ended(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("\nthe comparison failed: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Progress and complaints; results go to standard output.
-#[expect(clippy::print_stderr, reason = "the benchmark talks to a person")]
-fn say(line: &str) {
-    eprintln!("{line}");
-}
-
-#[expect(clippy::print_stdout, reason = "the benchmark talks to a person")]
-fn print(text: &str) {
-    print!("{text}");
+fn save(args: &Args, record: &Record) -> anyhow::Result<()> {
+    write(args.json.as_deref(), || Ok(serde_json::to_string_pretty(record)?))
 }

@@ -31,17 +31,16 @@ mod summary;
 mod syscalls;
 mod table;
 
-use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 
 use args::Args;
-pub(crate) use args::as_typed;
 use record::Record;
 use syscalls::Outside;
+
+use crate::terminal::{ended, print, read, writable, write};
 
 /// The `main` of the benchmark.
 pub fn main() -> ExitCode {
@@ -60,7 +59,7 @@ pub fn main_with(line: impl Iterator<Item = String>) -> ExitCode {
         return ended(without_measuring(&args));
     }
     // Known now, not after twelve minutes.
-    if let Err(error) = args.outputs().try_for_each(|file| writable(&file)) {
+    if let Err(error) = args.outputs().try_for_each(writable) {
         return ended(Err(error));
     }
     // Dropped at the end, with its socket.
@@ -83,11 +82,6 @@ fn inside(line: Vec<String>) -> ExitCode {
     }))
 }
 
-fn writable(file: &Path) -> anyhow::Result<()> {
-    let opened = fs::File::options().append(true).create(true).open(file);
-    opened.map(drop).with_context(|| format!("{} cannot be written", file.display()))
-}
-
 fn parse(line: &[String]) -> Args {
     Args::parse_from(std::iter::once("latency").chain(line.iter().map(String::as_str)))
 }
@@ -107,12 +101,6 @@ fn without_measuring(args: &Args) -> anyhow::Result<bool> {
     let file = args.from.as_deref().context("nothing to report on")?;
     tell(args, &read(file)?)?;
     Ok(true)
-}
-
-fn read(file: &Path) -> anyhow::Result<Record> {
-    let text = fs::read_to_string(as_typed(file));
-    let text = text.with_context(|| format!("reading {}", file.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no run", file.display()))
 }
 
 /// The files that were asked for, and the report for the terminal.
@@ -143,31 +131,4 @@ fn tell(args: &Args, record: &Record) -> anyhow::Result<()> {
 
 fn write_json(args: &Args, record: &Record) -> anyhow::Result<()> {
     write(args.json.as_deref(), || record.to_json().map_err(Into::into))
-}
-
-fn write(file: Option<&Path>, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
-    let Some(file) = file.map(as_typed) else { return Ok(()) };
-    fs::write(&file, text()?).with_context(|| format!("writing {}", file.display()))
-}
-
-fn ended(result: anyhow::Result<bool>) -> ExitCode {
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            say(&format!("\nthe comparison could not go on: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Progress and complaints; results go to standard output.
-#[expect(clippy::print_stderr, reason = "the benchmark talks to a person")]
-fn say(line: &str) {
-    eprintln!("{line}");
-}
-
-#[expect(clippy::print_stdout, reason = "the benchmark talks to a person")]
-fn print(text: &str) {
-    print!("{text}");
 }

@@ -6,3 +6,4 @@ mod grid;
 pub mod latency;
 pub mod micro;
 mod program;
+mod terminal;

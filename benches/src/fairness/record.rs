@@ -1,8 +1,5 @@
 //! What is kept of a run, and what is told about it.
 
-use std::fs;
-
-use anyhow::Context as _;
 use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
@@ -50,13 +47,6 @@ impl Sample {
 impl Record {
     pub(super) fn new(args: &Args) -> Self {
         Self { secs: args.secs, samples: Vec::new() }
-    }
-
-    /// Writes the file that was asked for.
-    pub(super) fn save(&self, args: &Args) -> anyhow::Result<()> {
-        let Some(file) = args.json() else { return Ok(()) };
-        let text = serde_json::to_string_pretty(self)?;
-        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
     }
 
     /// The table: medians over the rounds.

@@ -6,6 +6,7 @@ use clap::Parser;
 
 use super::scenario::Scenario;
 use super::world::Mode;
+use crate::terminal::seconds;
 
 /// Compares what requests go through when something fails, on this machine.
 ///
@@ -23,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) scenarios: Vec<Scenario>,
     /// Seconds of load of each scenario
-    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = seconds)]
+    #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = |text: &str| seconds(text, 1.0))]
     pub(super) secs: f64,
     /// Write everything that was counted to this file
     #[arg(long, value_name = "FILE")]
@@ -67,11 +68,6 @@ impl Args {
             scenarios => scenarios.to_vec(),
         }
     }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (1.0..=600.0).contains(&seconds) { Ok(seconds) } else { Err("from 1 to 600".to_owned()) }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 
 use super::mode::Mode;
+use crate::terminal::seconds;
 
 /// Compares what service meshes cost in latency, CPU and memory, on this machine.
 ///
@@ -23,7 +24,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) cells: Vec<String>,
     /// Seconds of each measurement [default: 3]
-    #[arg(long, value_name = "N", value_parser = seconds)]
+    #[arg(long, value_name = "N", value_parser = |text: &str| seconds(text, 0.1))]
     secs: Option<f64>,
     /// How often each measurement is made; figures are medians [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -88,26 +89,14 @@ impl Args {
     }
 
     /// The files that are to be written.
-    pub(super) fn outputs(&self) -> impl Iterator<Item = PathBuf> {
-        [&self.json, &self.html, &self.svg].into_iter().flatten().map(|file| as_typed(file))
+    pub(super) fn outputs(&self) -> impl Iterator<Item = &Path> {
+        [&self.json, &self.html, &self.svg].into_iter().flatten().map(PathBuf::as_path)
     }
 
     /// Whether anything is to be measured.
     pub(super) fn measures(&self) -> bool {
         self.from.is_none() && self.check.is_none()
     }
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.1..=600.0).contains(&seconds) { Ok(seconds) } else { Err("from 0.1 to 600".to_owned()) }
-}
-
-/// Cargo runs benchmarks in the folder of their package: a relative path means the folder in
-/// which the person typed it, which the shell still tells.
-pub(crate) fn as_typed(path: &Path) -> PathBuf {
-    let typed_in = std::env::var_os("PWD").map(PathBuf::from).filter(|dir| dir.is_dir());
-    typed_in.map_or_else(|| path.to_owned(), |dir| dir.join(path))
 }
 
 #[cfg(test)]

@@ -8,13 +8,14 @@ use clap::ValueEnum as _;
 
 use super::args::Args;
 use super::cell::Cell;
+use super::machine;
 use super::measure::{WARM_UP, measure, syscalls};
 use super::mode::{Mode, World};
 use super::record::{Record, Sample};
 use super::syscalls::Counter;
 use super::table::{MOST, STEADY};
-use super::{machine, say};
 use crate::program::NGINX;
+use crate::terminal::say;
 
 /// Runs the comparison, gives `keep` what is there after each round. A mode that fails is given up;
 /// the others go on.
