@@ -30,24 +30,28 @@ const FRAMING: &[&str] = &[
 ];
 
 pub(super) fn read(fields: &Fields<'_>, side: Side) -> HeaderChanges {
-    let mut remove: Vec<HeaderName> = Vec::new();
-    let texts = fields.texts("remove");
-    if texts.len() > 16 {
+    if fields.texts("remove").len() > 16 {
         fields.report("remove", Cause::Invalid, "has more than 16 entries");
-    }
-    for text in texts {
-        let Some(name) = name(fields, "remove", text) else { continue };
-        if side == Side::Request && name == header::HOST {
-            fields.report("remove", Cause::Unsupported, "a request always has a host");
-        } else if !remove.contains(&name) {
-            remove.push(name);
-        }
     }
     HeaderChanges {
         set: pairs(fields, "set", side),
         add: pairs(fields, "add", side),
-        remove: remove.into(),
+        remove: removed(fields, side),
     }
+}
+
+/// The headers in `remove`, each once.
+pub(in crate::feed::object) fn removed(fields: &Fields<'_>, side: Side) -> Box<[HeaderName]> {
+    let mut removed: Vec<HeaderName> = Vec::new();
+    for text in fields.texts("remove") {
+        let Some(name) = name(fields, "remove", text) else { continue };
+        if side == Side::Request && name == header::HOST {
+            fields.report("remove", Cause::Unsupported, "a request always has a host");
+        } else if !removed.contains(&name) {
+            removed.push(name);
+        }
+    }
+    removed.into()
 }
 
 /// Of several entries of one name the first counts.
@@ -57,15 +61,8 @@ fn pairs(fields: &Fields<'_>, list: &str, side: Side) -> Box<[(HeaderName, Heade
         let (text, value) = (required(&one, "name", 256), required(&one, "value", 4096));
         let (Some(text), Some(value)) = (text, value) else { continue };
         let Some(name) = name(&one, "name", text) else { continue };
-        let Ok(parsed) = HeaderValue::from_str(value) else {
-            one.report("value", Cause::Invalid, "has a letter that a header cannot have");
-            continue;
-        };
         let is_host = side == Side::Request && name == header::HOST;
-        if is_host && Authority::try_from(value).map_or(true, |host| host.as_str().contains('@')) {
-            one.report("value", Cause::Invalid, "is no host");
-            continue;
-        }
+        let Some(parsed) = self::value(&one, "value", value, is_host) else { continue };
         if pairs.iter().any(|(earlier, _)| *earlier == name) {
             one.report("name", Cause::Shadowed, "the list has this header already");
             continue;
@@ -91,4 +88,22 @@ pub(in crate::feed::object) fn name(
         return None;
     }
     Some(name)
+}
+
+/// The value of a header, which is a host in a request's `Host`; `field` of `fields` has it.
+pub(in crate::feed::object) fn value(
+    fields: &Fields<'_>,
+    field: &str,
+    text: &str,
+    is_host: bool,
+) -> Option<HeaderValue> {
+    let Ok(value) = HeaderValue::from_str(text) else {
+        fields.report(field, Cause::Invalid, "has a letter that a header cannot have");
+        return None;
+    };
+    if is_host && Authority::try_from(text).map_or(true, |host| host.as_str().contains('@')) {
+        fields.report(field, Cause::Invalid, "is no host");
+        return None;
+    }
+    Some(value)
 }

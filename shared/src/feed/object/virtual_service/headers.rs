@@ -1,10 +1,9 @@
 //! `headers`: what is done to the headers of requests and responses.
 
-use http::uri::Authority;
 use http::{HeaderName, HeaderValue, header};
 
 use crate::feed::fields::Fields;
-use crate::feed::object::route::headers::{Side, name as header_name};
+use crate::feed::object::route::headers::{Side, name as header_name, removed, value};
 use crate::feed::verdict::Cause;
 use crate::mesh::HeaderChanges;
 
@@ -18,19 +17,10 @@ pub(super) fn read(fields: &Fields<'_>) -> (HeaderChanges, HeaderChanges) {
 }
 
 fn changes(fields: &Fields<'_>, side: Side) -> HeaderChanges {
-    let mut remove: Vec<HeaderName> = Vec::new();
-    for text in fields.texts("remove") {
-        let Some(name) = header_name(fields, "remove", text) else { continue };
-        if side == Side::Request && name == header::HOST {
-            fields.report("remove", Cause::Unsupported, "a request always has a host");
-        } else if !remove.contains(&name) {
-            remove.push(name);
-        }
-    }
     HeaderChanges {
         set: pairs(fields, "set", side),
         add: pairs(fields, "add", side),
-        remove: remove.into(),
+        remove: removed(fields, side),
     }
 }
 
@@ -50,15 +40,8 @@ fn pairs(fields: &Fields<'_>, name: &str, side: Side) -> Box<[(HeaderName, Heade
             map.report(key, Cause::Unsupported, reason);
             continue;
         }
-        let Ok(value) = HeaderValue::from_str(text) else {
-            map.report(key, Cause::Invalid, "has a letter that a header cannot have");
-            continue;
-        };
         let is_host = side == Side::Request && name == header::HOST;
-        if is_host && Authority::try_from(text).map_or(true, |host| host.as_str().contains('@')) {
-            map.report(key, Cause::Invalid, "is no host");
-            continue;
-        }
+        let Some(value) = value(&map, key, text, is_host) else { continue };
         if pairs.iter().any(|(earlier, _)| *earlier == name) {
             map.report(key, Cause::Shadowed, "the list has this header already");
             continue;
