@@ -23,6 +23,13 @@ pub(super) enum Cell {
         /// Kept open.
         connections: u32,
     },
+    /// The same, but all connections have their requests due at the same moments.
+    Burst {
+        /// Per second, over all connections.
+        rate: u32,
+        /// Kept open.
+        connections: u32,
+    },
     /// Each connection sends its next request when it has the answer to the last.
     Closed {
         /// Kept open.
@@ -56,6 +63,7 @@ impl Cell {
                 cells.push(Self::Open { rate, connections });
             }
         }
+        cells.push(Self::Burst { rate: 3_200, connections: 16 });
         cells.push(Self::Closed { connections: 64 });
         cells.push(Self::Fresh { connections: 16 });
         for streams in [1, 16] {
@@ -67,6 +75,14 @@ impl Cell {
         cells
     }
 
+    /// Requests per second that are asked for, where that is fixed.
+    pub(super) fn asked_rate(self) -> Option<u32> {
+        match self {
+            Self::Open { rate, .. } | Self::Burst { rate, .. } => Some(rate),
+            _ => None,
+        }
+    }
+
     /// Whether it is about connections that do nothing.
     pub(super) fn is_idle(self) -> bool {
         matches!(self, Self::Idle { .. })
@@ -76,6 +92,7 @@ impl Cell {
     pub(super) fn name(self) -> String {
         match self {
             Self::Open { rate, connections } => format!("open-{rate}-{connections}"),
+            Self::Burst { rate, connections } => format!("burst-{rate}-{connections}"),
             Self::Closed { connections } => format!("max-{connections}"),
             Self::Fresh { connections } => format!("fresh-{connections}"),
             Self::Bulk { streams, direction: Direction::Up } => format!("bulk-up-{streams}"),
@@ -89,6 +106,9 @@ impl Cell {
         match self {
             Self::Open { rate, connections } => {
                 format!("{} req/s, {connections} connections", thousands(rate))
+            }
+            Self::Burst { rate, connections } => {
+                format!("{} req/s, {connections} at the same moment", thousands(rate))
             }
             Self::Closed { connections } => format!("maximum, {connections} connections"),
             Self::Fresh { connections } => {

@@ -57,7 +57,7 @@ const IDLE: [Figure; 1] = [MEMORY];
 
 fn figures(cell: Cell) -> &'static [Figure] {
     match cell {
-        Cell::Open { .. } => &OPEN,
+        Cell::Open { .. } | Cell::Burst { .. } => &OPEN,
         Cell::Closed { .. } => &CLOSED,
         Cell::Fresh { .. } => &FRESH,
         Cell::Bulk { .. } => &BULK,

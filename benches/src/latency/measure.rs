@@ -27,15 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A process ended or did not answer; failures of single requests are part of the sample.
 pub(super) fn measure(world: &World, cell: Cell, secs: f64, round: u32) -> anyhow::Result<Sample> {
     match cell {
-        Cell::Open { rate, connections } => requests(world, cell, secs, round, |program| {
-            program.args(["--rate", &rate.to_string()]).args(connections_flag(connections))
-        }),
-        Cell::Closed { connections } => requests(world, cell, secs, round, |program| {
-            program.args(connections_flag(connections))
-        }),
-        Cell::Fresh { connections } => requests(world, cell, secs, round, |program| {
-            program.args(connections_flag(connections)).arg("--fresh")
-        }),
+        Cell::Open { .. } | Cell::Burst { .. } | Cell::Closed { .. } | Cell::Fresh { .. } => {
+            requests(world, cell, secs, round)
+        }
         Cell::Bulk { streams, direction } => bulk(world, cell, secs, round, streams, direction),
         Cell::Idle { connections } => idle(world, cell, secs, round, connections),
     }
@@ -51,19 +45,23 @@ fn client(world: &World, role: &str, target: SocketAddr) -> Program {
     }
 }
 
-fn connections_flag(connections: u32) -> [String; 2] {
-    ["--connections".to_owned(), connections.to_string()]
+/// The load generator for a cell of requests.
+fn generator(world: &World, cell: Cell) -> anyhow::Result<Program> {
+    let (connections, flags) = match cell {
+        Cell::Open { rate, connections } => (connections, vec![format!("--rate={rate}")]),
+        Cell::Burst { rate, connections } => {
+            (connections, vec![format!("--rate={rate}"), "--together".to_owned()])
+        }
+        Cell::Closed { connections } => (connections, Vec::new()),
+        Cell::Fresh { connections } => (connections, vec!["--fresh".to_owned()]),
+        Cell::Bulk { .. } | Cell::Idle { .. } => anyhow::bail!("{} has no requests", cell.title()),
+    };
+    let program = client(world, "load", world.targets.http).args(["--path", PATH]);
+    Ok(program.arg(format!("--connections={connections}")).args(flags))
 }
 
-fn requests(
-    world: &World,
-    cell: Cell,
-    secs: f64,
-    round: u32,
-    complete: impl FnOnce(Program) -> Program,
-) -> anyhow::Result<Sample> {
-    let program = client(world, "load", world.targets.http).args(["--path", PATH]);
-    let timed = timed(complete(program), secs);
+fn requests(world: &World, cell: Cell, secs: f64, round: u32) -> anyhow::Result<Sample> {
+    let timed = timed(generator(world, cell)?, secs);
     let (report, costs): (load::Report, _) = watched(world, &world.backend.http, timed, secs)?;
     let latency = Latency {
         p50_us: report.p50_us,
@@ -123,7 +121,8 @@ fn idle(
     round: u32,
     connections: u32,
 ) -> anyhow::Result<Sample> {
-    let hold = client(world, "hold", world.targets.echo).args(connections_flag(connections));
+    let hold =
+        client(world, "hold", world.targets.echo).arg(format!("--connections={connections}"));
     let mut hold = hold.start()?;
     let watch = Watch::start(world, &hold, &world.backend.echo)?;
     hold.line_with("holding", Duration::from_secs(120))?;
@@ -161,15 +160,7 @@ pub(super) fn syscalls(
     secs: f64,
     counter: &mut Counter,
 ) -> anyhow::Result<Syscalls> {
-    let program = client(world, "load", world.targets.http).args(["--path", PATH]);
-    let program = program.args(["--seconds", &secs.to_string()]);
-    let program = match cell {
-        Cell::Open { rate, connections } => {
-            program.args(["--rate", &rate.to_string()]).args(connections_flag(connections))
-        }
-        Cell::Closed { connections } => program.args(connections_flag(connections)),
-        _ => anyhow::bail!("system calls are counted per request"),
-    };
+    let program = generator(world, cell)?.args(["--seconds", &secs.to_string()]);
     let pids: Vec<u32> = world.proxies.iter().map(|(_, proxy)| proxy.pid()).collect();
     counter.start(&pids)?;
     let report: load::Report = program.start()?.result(Duration::from_secs_f64(secs) + PATIENCE)?;

@@ -154,7 +154,7 @@ impl Sample {
 
     /// Whether the rate that was asked for could not be held.
     pub(super) fn is_saturated(&self) -> bool {
-        let Cell::Open { rate, .. } = self.cell else { return false };
+        let Some(rate) = self.cell.asked_rate() else { return false };
         let due = f64::from(rate) * self.seconds;
         self.rate() < f64::from(rate) * HELD || self.unsent as f64 > due * (1.0 - HELD)
     }

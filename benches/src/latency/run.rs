@@ -13,7 +13,7 @@ use super::measure::{WARM_UP, measure, syscalls};
 use super::mode::{Mode, World};
 use super::record::{Record, Sample};
 use super::syscalls::Counter;
-use super::table::{MOST, STEADY};
+use super::table::{MOST, STEADY, TOGETHER};
 use crate::program::NGINX;
 use crate::terminal::say;
 
@@ -130,7 +130,7 @@ fn count_syscalls(
     record: &mut Record,
 ) {
     let Some(mut counter) = counter else { return };
-    for cell in [STEADY, MOST].into_iter().filter(|cell| cells.contains(cell)) {
+    for cell in [STEADY, TOGETHER, MOST].into_iter().filter(|cell| cells.contains(cell)) {
         each(worlds, record, |world, record| {
             if world.proxies.is_empty() {
                 return Ok(());
@@ -204,7 +204,7 @@ fn in_short(sample: &Sample) -> String {
     let errors: u64 = sample.errors.values().sum();
     let errors = if errors > 0 { format!(", {errors} errors") } else { String::new() };
     let figure = match (sample.cell, &sample.latency) {
-        (Cell::Open { .. }, Some(latency)) => {
+        (Cell::Open { .. } | Cell::Burst { .. }, Some(latency)) => {
             let ms = |us: u64| us as f64 / 1000.0;
             let saturated = if sample.is_saturated() { ", saturated" } else { "" };
             format!("p50 {:.2} p99 {:.2} ms{saturated}", ms(latency.p50_us), ms(latency.p99_us))

@@ -8,6 +8,8 @@ use crate::grid::Grid;
 
 /// Figures of a rate that every mode should hold.
 pub(super) const STEADY: Cell = Cell::Open { rate: 3_200, connections: 16 };
+/// The same rate, with nothing spread.
+pub(super) const TOGETHER: Cell = Cell::Burst { rate: 3_200, connections: 16 };
 /// Figures of the most that a mode can do.
 pub(super) const MOST: Cell = Cell::Closed { connections: 64 };
 pub(super) const FRESH: Cell = Cell::Fresh { connections: 16 };
@@ -86,7 +88,7 @@ pub(super) fn cells(record: &Record) -> Vec<(String, Grid)> {
 
 fn table(record: &Record, cell: Cell, groups: &[Group<'_>]) -> Grid {
     match cell {
-        Cell::Open { .. } | Cell::Closed { .. } | Cell::Fresh { .. } => {
+        Cell::Open { .. } | Cell::Burst { .. } | Cell::Closed { .. } | Cell::Fresh { .. } => {
             requests(record, cell, groups)
         }
         Cell::Bulk { .. } => bulk(groups),

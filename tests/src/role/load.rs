@@ -31,6 +31,9 @@ pub struct Args {
     /// Requests per second over all connections; 0: as many as possible.
     #[arg(long, default_value_t = 0)]
     rate: u32,
+    /// With a rate: all connections have their requests due at the same moments, not evenly spread.
+    #[arg(long)]
+    together: bool,
     /// How long; 0: until the input is closed.
     #[arg(long, default_value_t = 0.0)]
     seconds: f64,

@@ -1,7 +1,7 @@
 //! The event loop of the load generator: when each connection sends, and what its socket says.
 //!
-//! Every connection has its own times at which requests are due, evenly spread over all of them. A
-//! connection that is late sends as soon as it can, and its requests count from when they were due.
+//! Every connection has its own times at which requests are due, evenly spread over all of them
+//! unless it is told otherwise. A connection that is late sends as soon as it can, and its requests count from when they were due.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -63,8 +63,9 @@ impl Engine {
         let until_input_ends = args.seconds == 0.0 && args.requests == 0;
         let interval =
             (args.rate > 0).then(|| Duration::from_secs(1) * args.connections / args.rate);
-        // Connections start evenly within one interval.
-        let first = |number| start + interval.unwrap_or_default() * number / args.connections;
+        // Connections start evenly within one interval, or together.
+        let spread = interval.filter(|_| !args.together).unwrap_or_default();
+        let first = |number| start + spread * number / args.connections;
         Ok(Self {
             request: format!("GET {} HTTP/1.1\r\nhost: {}\r\n\r\n", args.path, args.target)
                 .into_bytes(),
