@@ -2,8 +2,10 @@
 
 pub mod fairness;
 pub mod faults;
+pub mod footprint;
 mod grid;
 pub mod latency;
+mod memory;
 pub mod micro;
 mod program;
 mod terminal;

@@ -35,6 +35,14 @@ pub struct Place {
     pub confined: bool,
 }
 
+/// The variable that names a folder with the product's own programs.
+pub const PROGRAMS: &str = "CULVERT_PROGRAMS";
+
+fn shipped(role: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(std::env::var_os(PROGRAMS)?);
+    matches!(role, "ztunnel" | "waypoint").then(|| folder.join(role))
+}
+
 /// A program that is going to run somewhere.
 #[must_use]
 pub struct Program {
@@ -50,8 +58,12 @@ impl Program {
         Self::launch(place, program, &found, None)
     }
 
-    /// A role of the harness itself.
+    /// A role of the harness itself; where `CULVERT_PROGRAMS` names a folder, its `ztunnel` and
+    /// `waypoint` are run and not those that are linked into this program.
     pub fn role(place: &Place, role: &str) -> Self {
+        if let Some(program) = shipped(role) {
+            return Self::launch(place, role, &program, None);
+        }
         Self::launch(place, role, Path::new(SELF), None).arg(ROLE).arg(role)
     }
 

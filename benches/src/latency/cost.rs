@@ -9,6 +9,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use crate::memory::{Memory, field};
+
 /// Who spends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -66,23 +68,6 @@ pub(super) struct Meter {
     memory: Memory,
 }
 
-/// Memory of a process in KiB.
-#[derive(Clone, Copy, Debug, Default)]
-struct Memory {
-    rss: u64,
-    anonymous: u64,
-    pss: u64,
-}
-
-impl Memory {
-    /// Zero when the process is gone.
-    fn read(pid: u32) -> Self {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-        let field = |name| field(&rollup, name).unwrap_or_default();
-        Self { rss: field("Rss:"), anonymous: field("Anonymous:"), pss: field("Pss:") }
-    }
-}
-
 impl Meter {
     /// The same with another memory before: what was held before something began.
     pub(super) fn with_memory_of(mut self, earlier: &Self) -> Self {
@@ -136,17 +121,12 @@ impl Meter {
             kernel_us: total_us * (1.0 - user_share),
             waits,
             preemptions,
-            rss_before_kib: self.memory.rss,
-            rss_kib: later.memory.rss,
-            anonymous_kib: later.memory.anonymous,
-            pss_kib: later.memory.pss,
+            rss_before_kib: self.memory.rss_kib,
+            rss_kib: later.memory.rss_kib,
+            anonymous_kib: later.memory.anonymous_kib,
+            pss_kib: later.memory.pss_kib,
         }
     }
-}
-
-fn field(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
