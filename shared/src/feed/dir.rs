@@ -111,7 +111,9 @@ impl Feed {
             stamps: Default::default(),
         };
         let notifier = watching::notifier(dir, signals.clone());
-        watching.publish().map_err(|source| Error::Directory { dir: dir.to_owned(), source })?;
+        watching
+            .publish_aside()
+            .map_err(|source| Error::Directory { dir: dir.to_owned(), source })?;
         thread::Builder::new()
             .name("mesh-directory".to_owned())
             .spawn(move || watching.run(&received, notifier))

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
+use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 
 /// Kubernetes objects are some 20 levels deep at most.
 const MAX_DEPTH: usize = 64;
@@ -108,17 +108,47 @@ impl Node {
     }
 }
 
-/// The documents of a file; empty ones are left out.
-pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Error> {
-    let mut builder = Builder { budget: text.len() + 1, ..Builder::default() };
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| Error::Syntax {
-            line: error.marker().line() as u32,
-            text: error.info().to_owned(),
-        })?;
-        builder.event(event, span.start.line() as u32)?;
+/// The documents of a file, one after the other; empty ones are left out. An error is the last item:
+/// what came before it is not all that the file holds.
+pub(crate) fn documents(text: &str) -> Documents<'_> {
+    let builder = Builder { budget: text.len() + 1, ..Builder::default() };
+    Documents { parser: Parser::new_from_str(text), builder, failed: false }
+}
+
+/// Only the tree of the document that is asked for is in memory.
+pub(crate) struct Documents<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    builder: Builder,
+    failed: bool,
+}
+
+impl Documents<'_> {
+    fn advance(&mut self) -> Result<Option<Node>, Error> {
+        for event in &mut self.parser {
+            let (event, span) = event.map_err(|error| Error::Syntax {
+                line: error.marker().line() as u32,
+                text: error.info().to_owned(),
+            })?;
+            self.builder.event(event, span.start.line() as u32)?;
+            if let Some(document) = self.builder.document.take() {
+                return Ok(Some(document));
+            }
+        }
+        Ok(None)
     }
-    Ok(builder.documents)
+}
+
+impl Iterator for Documents<'_> {
+    type Item = Result<Node, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.failed = matches!(next, Some(Err(_)));
+        next
+    }
 }
 
 /// A collection that is still open.
@@ -137,7 +167,8 @@ enum OpenKind {
 
 #[derive(Debug, Default)]
 struct Builder {
-    documents: Vec<Node>,
+    /// The last one that ended.
+    document: Option<Node>,
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
     budget: usize,
@@ -226,7 +257,7 @@ impl Builder {
         }
         match self.open.last_mut().map(|open| &mut open.kind) {
             None if matches!(node.value, Value::Null) => {}
-            None => self.documents.push(node),
+            None => self.document = Some(node),
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { entries, key, .. }) => {
                 let (key, line) = key.take().ok_or(Error::Key { line: node.line })?;
@@ -240,6 +271,10 @@ impl Builder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn documents(text: &str) -> Result<Vec<Node>, Error> {
+        super::documents(text).collect()
+    }
 
     fn keys(node: &Node) -> Vec<(&str, u32)> {
         match &node.value {

@@ -72,14 +72,14 @@ impl State {
         if self.files.get(path).is_some_and(|file| file.digest == digest) {
             return;
         }
-        let documents = match yaml::documents(text) {
-            Ok(documents) => documents,
-            Err(error) => return self.refuse(path, error.line(), &error.to_string()),
-        };
         let mut file = FileState { digest, was_good: true, ..FileState::default() };
-        for document in &documents {
+        for document in yaml::documents(text) {
+            let document = match document {
+                Ok(document) => document,
+                Err(error) => return self.refuse(path, error.line(), &error.to_string()),
+            };
             file.readings.extend(object::read(
-                document,
+                &document,
                 path,
                 &self.options,
                 &mut self.intern,

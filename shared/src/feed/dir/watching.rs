@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
@@ -84,20 +85,30 @@ impl Watching {
                 Ok(Signal::Changed) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            if let Err(error) = self.publish() {
+            if let Err(error) = self.publish_aside() {
                 self.keep_all(&error);
             }
         }
     }
 
-    /// Reads what changed and publishes what it means.
-    pub(super) fn publish(&mut self) -> io::Result<()> {
+    /// Reads what changed and publishes what it means, on a thread that ends then. Reading needs many
+    /// times the memory of what stays, and an allocator cannot take back what lies between the
+    /// pages of a thread that waits for the next change.
+    pub(super) fn publish_aside(&mut self) -> io::Result<()> {
+        thread::scope(|scope| {
+            let reading = thread::Builder::new().name("mesh-reading".to_owned());
+            let reading = reading.spawn_scoped(scope, || self.publish())?;
+            reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
         let stamps = std::mem::take(&mut self.stamps);
         let is_known = |path: &str, stamp: &Stamp| stamps.get(path) == Some(stamp);
         let mut snapshot = read::snapshot(&self.dir, &is_known);
         for _ in 0..PATIENCE {
             if snapshot.as_ref().is_ok_and(|snapshot| !snapshot.is_stable) {
-                std::thread::sleep(QUIET);
+                thread::sleep(QUIET);
                 snapshot = read::snapshot(&self.dir, &is_known);
             }
         }
