@@ -111,8 +111,8 @@ pub(crate) enum Body {
 pub(crate) enum Reading {
     /// It can be in force.
     Good(Arc<Object>),
-    /// It is invalid, so its last good version stays.
-    Invalid(ObjectKey),
+    /// It is invalid, so its last good version stays. Boxed: rare, and larger than the others.
+    Invalid(Box<ObjectKey>),
     /// It is nothing that could be in force.
     Nothing,
 }
@@ -220,7 +220,7 @@ fn read_object(
             created: head.created,
             body,
         })),
-        _ if invalid => Reading::Invalid(head.key),
+        _ if invalid => Reading::Invalid(Box::new(head.key)),
         _ => Reading::Nothing,
     }
 }

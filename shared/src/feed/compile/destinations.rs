@@ -191,7 +191,7 @@ impl<'a> Merged<'a> {
                 }
                 subsets.push(Subset {
                     name: read.name.clone(),
-                    labels: read.labels.clone(),
+                    labels: (*read.labels).into(),
                     scope: scope(read.policy.as_ref().unwrap_or(&none), wide),
                 });
             }

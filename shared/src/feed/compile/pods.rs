@@ -134,7 +134,7 @@ fn workload(
 fn services(world: &World<'_>, object: &Object, pod: &Pod) -> Box<[(ServiceKey, PortMap)]> {
     let key = (object.key.namespace.clone(), object.key.name.clone());
     let mut services = world.sliced.get(&key).cloned().unwrap_or_default();
-    for (label, value) in &object.labels {
+    for (label, value) in &*object.labels {
         let place = (key.0.clone(), label.clone(), value.clone());
         for selecting in world.selecting.get(&place).into_iter().flatten() {
             if let Some(ports) = selecting.ports_of(object, pod) {

@@ -174,7 +174,7 @@ impl<'a> World<'a> {
     }
 
     /// Those labels that subsets look at.
-    pub(super) fn subset_labels(&self, labels: &Labels) -> Labels {
+    pub(super) fn subset_labels(&self, labels: &Labels) -> Box<[(Arc<str>, Arc<str>)]> {
         let wanted = |(key, _): &&(Arc<str>, Arc<str>)| self.subset_keys.contains(&**key);
         labels.iter().filter(wanted).cloned().collect()
     }

@@ -1,7 +1,7 @@
 //! What is known of a directory between two readings: the objects of each file, and which are in
 //! force.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ pub(super) struct State {
     options: Options,
     intern: Interner,
     files: BTreeMap<Arc<str>, FileState>,
-    in_force: HashMap<ObjectKey, Arc<Object>>,
+    /// In the order of their keys.
+    in_force: Vec<Arc<Object>>,
 }
 
 /// One file as last read.
@@ -51,8 +52,7 @@ impl State {
         }
         let mut verdicts = Vec::new();
         self.settle(&mut verdicts);
-        let objects: Vec<_> = self.in_force.values().cloned().collect();
-        let mut compiled = compile(&objects, &self.options, &mut self.intern);
+        let mut compiled = compile(&self.in_force, &self.options, &mut self.intern);
         compiled.verdicts.append(&mut verdicts);
         compiled.verdicts.sort_unstable();
         compiled.verdicts.dedup();
@@ -86,6 +86,7 @@ impl State {
                 &mut file.verdicts,
             ));
         }
+        file.readings.shrink_to_fit();
         self.files.insert(path.clone(), file);
     }
 
@@ -111,7 +112,7 @@ impl State {
     /// Decides which objects are in force: the first good one of each key, in order of files; else
     /// the last good version of an invalid one.
     fn settle(&mut self, verdicts: &mut Vec<Verdict>) {
-        let mut chosen: HashMap<ObjectKey, Arc<Object>> = HashMap::new();
+        let mut chosen: Vec<Arc<Object>> = Vec::new();
         let mut invalid: Vec<&ObjectKey> = Vec::new();
         for file in self.files.values() {
             verdicts.extend(file.verdicts.iter().cloned());
@@ -119,25 +120,37 @@ impl State {
                 match reading {
                     Reading::Nothing => {}
                     Reading::Invalid(key) => invalid.push(key),
-                    Reading::Good(object) => {
-                        if let Some(first) = chosen.get(&object.key) {
-                            let place = format!("{}:{} comes first", first.file, first.line);
-                            verdicts.push(object.verdict("", Cause::Shadowed, place));
-                        } else {
-                            chosen.insert(object.key.clone(), object.clone());
-                        }
-                    }
+                    Reading::Good(object) => chosen.push(object.clone()),
                 }
             }
         }
-        for key in invalid {
-            let Some(last) = self.in_force.get(key) else { continue };
-            if !chosen.contains_key(key) {
-                let reason = "the last good version of this object stays in force";
-                verdicts.push(last.verdict("", Cause::Invalid, reason));
-                chosen.insert(key.clone(), last.clone());
+        // Stable: those of one key stay in the order of their files.
+        chosen.sort_by(|one, other| one.key.cmp(&other.key));
+        chosen.dedup_by(|object, first| {
+            let shadowed = object.key == first.key;
+            if shadowed {
+                let place = format!("{}:{} comes first", first.file, first.line);
+                verdicts.push(object.verdict("", Cause::Shadowed, place));
             }
+            shadowed
+        });
+        invalid.sort_unstable();
+        invalid.dedup();
+        invalid.retain(|key| find(&chosen, key).is_none());
+        let kept = invalid.into_iter().filter_map(|key| find(&self.in_force, key));
+        for last in kept {
+            let reason = "the last good version of this object stays in force";
+            verdicts.push(last.verdict("", Cause::Invalid, reason));
+            chosen.push(last.clone());
         }
+        chosen.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        chosen.shrink_to_fit();
         self.in_force = chosen;
     }
+}
+
+/// The object of this key, of those in the order of their keys.
+fn find<'a>(objects: &'a [Arc<Object>], key: &ObjectKey) -> Option<&'a Arc<Object>> {
+    let at = objects.binary_search_by(|object| object.key.cmp(key)).ok()?;
+    Some(&objects[at])
 }

@@ -10,8 +10,8 @@ use crate::feed::verdict::Cause;
 use crate::identity::is_dns1123_subdomain;
 use crate::mesh::RouteKind;
 
-/// Labels in the order of their keys.
-pub(crate) type Labels = Box<[(Arc<str>, Arc<str>)]>;
+/// Labels in the order of their keys. Those of an object are shared with its equals.
+pub(crate) type Labels = Arc<[(Arc<str>, Arc<str>)]>;
 
 /// The value of a label.
 pub(crate) fn label<'a>(labels: &'a Labels, key: &str) -> Option<&'a Arc<str>> {
@@ -142,7 +142,7 @@ impl Head {
         account(&meta, kind);
         let mut head = Self {
             key,
-            labels: labels.into(),
+            labels: intern.labels(labels),
             created,
             deleting,
             enrolment: Enrolment::Unset,
