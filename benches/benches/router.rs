@@ -5,46 +5,16 @@
 
 use std::hint::black_box;
 
+use benches::micro::router::{mesh, request, route, service};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use http::{HeaderName, HeaderValue, Request};
-use shared::mesh::{
-    Change, HeaderMatch, HttpMatch, PathMatch, Route, Service, ValueMatch, sample, writer,
-};
+use http::Request;
+use shared::mesh::Change;
 use waypoint::router::{Routed, Router};
-
-fn service() -> Service {
-    sample::service("web", "ns")
-}
-
-/// Routes by exact path, by prefix, and by a header on one path.
-fn route(number: u32) -> Route {
-    let service = service().key;
-    let everything = HttpMatch::everything();
-    let one = match number % 3 {
-        0 => {
-            let path = PathMatch::Exact(format!("/exact/{number}").into());
-            HttpMatch { path, ..everything }
-        }
-        1 => {
-            let path = PathMatch::Prefix(format!("/prefix/{number}").into());
-            HttpMatch { path, ..everything }
-        }
-        _ => {
-            let value = ValueMatch::Exact(format!("{number}").into());
-            let header = HeaderMatch { name: HeaderName::from_static("x-user"), value };
-            HttpMatch { headers: [header].into(), ..everything }
-        }
-    };
-    let rule = sample::rule(vec![one], &service);
-    sample::route(&format!("r{number}"), "ns", &service, vec![rule])
-}
 
 fn router(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("router");
     for size in [10, 1_000, 5_000] {
-        let (mut writer, reader) = writer();
-        writer.apply((0..size).map(|number| route(number).into()));
-        writer.apply([service().into()]);
+        let (mut writer, reader) = mesh(size);
         let (router, service) = (Router::default(), service());
         let mut number = 0;
         let (mesh, table) = (reader.load(), router.table(&reader.load(), &service));
@@ -76,17 +46,6 @@ fn router(criterion: &mut Criterion) {
         });
     }
     group.finish();
-}
-
-fn request(number: u32) -> http::request::Parts {
-    let path = match number % 3 {
-        0 => format!("/exact/{number}"),
-        1 => format!("/prefix/{number}/and/more"),
-        _ => "/any".to_owned(),
-    };
-    let user = HeaderValue::from(number);
-    let request = Request::get(path).header("x-user", user).body(());
-    request.expect("a request").into_parts().0
 }
 
 criterion_group!(benches, router);

@@ -4,6 +4,7 @@ pub mod fairness;
 pub mod faults;
 pub mod footprint;
 mod grid;
+pub mod instructions;
 pub mod latency;
 mod memory;
 pub mod micro;

@@ -6,17 +6,19 @@
 //!
 //! Not here: capture, decisions, logs: what a connection costs once, before its first byte.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use bytes::BytesMut;
 use http::HeaderMap;
-use shared::hbone::{self, Client, Config, Request, Server, Stream};
+use shared::hbone::{self, Client, Config, Request, Server};
 use shared::identity::{SpiffeId, TrustDomain, WorkloadCertificate, test_util::TestCa};
 use shared::tls;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use ztunnel::copy::{Copy, Counters};
+use ztunnel::copy::{Copy, Counters, Endpoint};
 
 /// A tunnel to a node whose applications echo.
 pub struct Path {
@@ -60,6 +62,18 @@ impl Path {
 }
 
 impl Connection {
+    /// One without a tunnel: through a copy loop from socket to socket.
+    ///
+    /// # Errors
+    /// When loopback fails.
+    pub async fn plain() -> anyhow::Result<Self> {
+        let (application, near) = sockets().await?;
+        let (far, other) = sockets().await?;
+        spawn_local(echo(other));
+        spawn_local(copy(near, far));
+        Ok(Self(application))
+    }
+
     /// Sends `request` and reads as much into `answer`.
     ///
     /// # Errors
@@ -72,6 +86,48 @@ impl Connection {
         );
         sent?;
         received?;
+        Ok(())
+    }
+}
+
+/// 256 KiB: more than is on the way at a time, so that nobody waits.
+const MEMORY_BYTES: usize = 256 << 10;
+
+/// Two ends of a TLS connection in memory.
+pub struct Sealed {
+    near: tls::Stream<DuplexStream>,
+    far: tls::Stream<DuplexStream>,
+}
+
+impl Sealed {
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// When TLS fails.
+    pub async fn open() -> anyhow::Result<Self> {
+        let (near, far) = certificates()?;
+        let (from, to) = duplex(MEMORY_BYTES);
+        let ours = near.client_config(std::slice::from_ref(far.identity()));
+        let (from, to) =
+            tokio::join!(tls::connect(from, ours), tls::accept(to, far.server_config()));
+        Ok(Self { near: from?.0, far: to?.0 })
+    }
+
+    /// Seals `bytes` at one end and opens them at the other.
+    ///
+    /// # Errors
+    /// None in practice: nobody is between the ends.
+    pub async fn carry(&mut self, bytes: &[u8], into: &mut [u8]) -> anyhow::Result<()> {
+        let mut output = BytesMut::from(bytes);
+        poll_fn(|cx| self.near.poll_write(cx, &mut output)).await?;
+        let mut rest = &mut into[..bytes.len()];
+        while !rest.is_empty() {
+            let part = poll_fn(|cx| self.far.poll_read(cx)).await?;
+            ensure!(!part.is_empty() && part.len() <= rest.len(), "too few or too many bytes");
+            let (filled, after) = rest.split_at_mut(part.len());
+            filled.copy_from_slice(&part);
+            rest = after;
+        }
         Ok(())
     }
 }
@@ -110,10 +166,10 @@ async fn serve<T: hbone::Transport + Unpin>(mut server: Server<T>) {
     }
 }
 
-async fn copy(socket: TcpStream, stream: Stream) {
+async fn copy(socket: TcpStream, far: impl Endpoint) {
     let counters = Counters::default();
     // Who measures sees the other end of the connection fail.
-    let _ = Copy::new(socket, stream, &counters).await;
+    let _ = Copy::new(socket, far, &counters).await;
 }
 
 async fn echo(mut application: TcpStream) {
