@@ -1,7 +1,7 @@
 //! Mutual TLS 1.3 and the proof of a peer's identity.
 //!
 //! Invariants: TLS 1.3 only; both sides present a certificate; a [`PeerId`] exists only for a peer
-//! that `verify` accepted in a completed handshake.
+//! that `verify` accepted, in a completed handshake or without one between two of our own.
 //! Not here: where certificates come from (`identity`), the byte path (`tls::stream`).
 //! Source: Istio ztunnel `src/tls`, and design D3 and D4.
 
@@ -20,7 +20,7 @@ use std::io;
 pub use backend::{BackendError, BackendRoots, BackendTerms, PeerName, backend_config};
 pub use config::{ALPN, client_config, server_config, server_name, tls13};
 pub use constraints::{Malformed, UriConstraints, encode_name_constraints};
-pub use peer::{PeerId, peer};
+pub use peer::{PeerId, meet, peer};
 pub use roots::{Error as RootsError, Roots};
 pub use stream::{Stream, accept, connect};
 pub use verify::{Refusal, client_verifier, server_verifier};

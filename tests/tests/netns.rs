@@ -6,6 +6,7 @@ mod netns {
     pub(crate) mod captured;
     pub(crate) mod certificates;
     pub(crate) mod drain;
+    pub(crate) mod handover;
     pub(crate) mod inward;
     pub(crate) mod many;
     pub(crate) mod mesh;

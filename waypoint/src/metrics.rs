@@ -100,6 +100,7 @@ pub(crate) fn refuse(
         bytes: None,
         duration: None,
         connection: None,
+        handover: false,
         end: End::Refused(Failure { cause: outcome.code(), error }),
     });
 }
@@ -117,6 +118,7 @@ pub(crate) fn ended(client: &Client, outcome: Outcome, error: &dyn Display) {
         bytes: None,
         duration: None,
         connection: connection.as_deref(),
+        handover: false,
         end: End::Refused(Failure { cause: outcome.code(), error }),
     });
 }

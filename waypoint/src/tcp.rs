@@ -200,6 +200,7 @@ fn tell(
         bytes,
         duration: Some(started.elapsed()),
         connection: connection.as_deref(),
+        handover: false,
         end,
     });
 }

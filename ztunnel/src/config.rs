@@ -31,6 +31,9 @@ pub struct Config {
     pub dedicated: Option<PodRef>,
     /// What one pod may take of the node.
     pub pods: Limits,
+    /// Connections between two pods of this process need no tunnel. False: all have one. Where a
+    /// `NetworkPolicy` selects either pod there is a tunnel all the same.
+    pub same_node_handover: bool,
     /// Names of this part of the mesh.
     pub names: Names,
     /// Limits of tunnels.
@@ -70,6 +73,7 @@ impl Config {
         let sockets = sockets(&mut read);
         let servers = read.servers(sockets.ipv6);
         let pods = pod_limits(&mut read);
+        let same_node_handover = read.switch(settings::SAME_NODE_HANDOVER);
         let names = read.names();
         let tunnel = read.tunnel();
         read.refuse_tls12();
@@ -83,6 +87,7 @@ impl Config {
                 servers,
                 dedicated,
                 pods,
+                same_node_handover,
                 names,
                 tunnel,
                 sockets,

@@ -1,6 +1,7 @@
 //! Life of a connection that reaches a pod, tunnelled or plain.
 //!
 //! tunnel: TLS → CONNECT → [`target`] → decide → permit → application's socket → 200 → copy
+//! hand-over: as a tunnel from the target on, for another pod of this process
 //! plain: original destination → decide → permit → application's socket → copy
 //!
 //! Invariants: the application's socket is opened only with a permit, and the permit is watched until
@@ -8,7 +9,8 @@
 //! statuses 400, 401 and 503, and with 431 where their headers are beyond the limit.
 //! Source: spec L4 §4.
 
-mod application;
+pub(crate) mod application;
+pub(crate) mod delivery;
 mod plaintext;
 mod proxy_protocol;
 mod request;

@@ -55,6 +55,8 @@ pub struct Story {
     pub security: Security,
     /// The id that both ends log.
     pub trace: Option<TraceParent>,
+    /// It goes from one pod of this process to another without a tunnel between them.
+    pub handover: bool,
 }
 
 /// An open connection as metrics, log and dump see it.
@@ -63,6 +65,8 @@ pub struct Live {
     story: Story,
     started: Instant,
     counters: Counters,
+    /// The other end of the same copy, whose counters move instead.
+    counted: Option<Rc<Self>>,
     /// What of the counters has reached the metrics: forward and back.
     reported: Cell<(u64, u64)>,
     /// None once it has ended.
@@ -82,6 +86,16 @@ pub struct ConnectionLog {
 impl ConnectionLog {
     /// The connection is established.
     pub fn open(worker: &Rc<OnWorker>, story: Story) -> Self {
+        Self::start(worker, story, None)
+    }
+
+    /// The connection is established, and `far` tells the other end of the same copy: what moves the
+    /// counters of one moves those of the other.
+    pub fn open_beside(worker: &Rc<OnWorker>, story: Story, far: &Self) -> Self {
+        Self::start(worker, story, Some(Rc::clone(&far.live)))
+    }
+
+    fn start(worker: &Rc<OnWorker>, story: Story, counted: Option<Rc<Live>>) -> Self {
         let reporter = match story.direction {
             Direction::Outbound => Reporter::Source,
             Direction::Inbound => Reporter::Destination,
@@ -91,6 +105,7 @@ impl ConnectionLog {
             story,
             started: Instant::now(),
             counters: Counters::default(),
+            counted,
             reported: Cell::default(),
             traffic: RefCell::new(Some(traffic)),
         });
@@ -102,7 +117,7 @@ impl ConnectionLog {
 
     /// The counters that the copy moves.
     pub fn counters(&self) -> &Counters {
-        &self.live.counters
+        self.live.counters()
     }
 
     /// The connection has ended, well or with an error.
@@ -134,9 +149,14 @@ impl Drop for ConnectionLog {
 }
 
 impl Live {
+    pub(crate) fn counters(&self) -> &Counters {
+        self.counted.as_ref().map_or(&self.counters, |far| &far.counters)
+    }
+
     /// Hands the bytes since the last call to the metrics.
     pub(crate) fn report(&self) {
-        let (forward, back) = (self.counters.forward.get(), self.counters.back.get());
+        let Counters { forward, back } = self.counters();
+        let (forward, back) = (forward.get(), back.get());
         let (told_forward, told_back) = self.reported.replace((forward, back));
         if let Some(traffic) = &*self.traffic.borrow() {
             traffic.received(forward - told_forward);
@@ -162,9 +182,13 @@ impl Live {
                 _ => self.story.original.to_string(),
             },
             actual_dst: actual.to_string(),
-            protocol: if self.story.authority.is_some() { "HBONE" } else { "TCP" },
-            received_bytes: self.counters.forward.get(),
-            sent_bytes: self.counters.back.get(),
+            protocol: match &self.story {
+                Story { handover: true, .. } => "HANDOVER",
+                Story { authority: Some(_), .. } => "HBONE",
+                _ => "TCP",
+            },
+            received_bytes: self.counters().forward.get(),
+            sent_bytes: self.counters().back.get(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! path is in [`OnWorker`], which never leaves its thread.
 //! Not here: which pods there are (`pods`), what happens on a connection (`outbound`, `inbound`).
 
+pub mod handover;
 pub mod live;
 pub mod permits;
 pub(crate) mod pools;
@@ -78,6 +79,8 @@ pub struct Node {
     pub traffic: traffic::Traffic,
     /// Where finished connections are told.
     pub access: access::Log,
+    /// Hand-over between the pods of this process; none where all goes through tunnels.
+    pub handover: Option<handover::Handover>,
 }
 
 /// The part of a node that one worker owns.
@@ -92,6 +95,8 @@ pub struct OnWorker {
     pub live: live::Table,
     /// Inbound connections whose permit is watched.
     pub permits: permits::Table,
+    /// What pods of this process have proved to each other.
+    pub proofs: handover::Proofs,
     pools: pools::Pools,
 }
 
@@ -120,6 +125,7 @@ impl OnWorker {
             traffic: node.traffic.on_worker(),
             live: live::Table::default(),
             permits: permits::Table::default(),
+            proofs: handover::Proofs::default(),
             pools: pools::Pools::default(),
             node,
         });

@@ -5,10 +5,12 @@
 //! Invariants: the destination's own refusal (400, 401) is final; anything else before the tunnel
 //! stands goes to another endpoint, at most three; after it stands, only what the destination's proxy
 //! says that the application took no byte of.
+//! Between two pods of this process there may be no tunnel (`handover`).
 //! Source: spec L4 §3.
 
 pub(crate) mod connect;
 pub mod dial;
+mod handover;
 pub mod resolve;
 mod tunnel;
 
@@ -28,7 +30,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::copy::{self, Abort, Copy, Cut, Endpoint, Side};
-use crate::metrics::{self, ConnectionLog};
+use crate::metrics;
 use crate::node::OnWorker;
 use crate::outcome::{self, Outcome};
 use crate::pods::{Pod, PodName};
@@ -124,7 +126,7 @@ pub async fn carry(
             // Who is answered and leaves at once is told as answered.
             biased;
             // Boxed: over in a moment, and larger than what follows.
-            reached = Box::pin(connect::reach(worker, pod, ends, &tried)) => reached,
+            reached = Box::pin(connect::reach(worker, pod, ends, &socket, &tried)) => reached,
             () = gone(&socket) => Err(Error::ClientGone.into()),
         };
         let connected = match reached {
@@ -138,12 +140,16 @@ pub async fn carry(
                 return socket.abort(Abort::Cut);
             }
         };
-        let log = ConnectionLog::open(worker, connected.story);
+        let log = connected.log;
         let mut copy = match &connected.endpoint {
             Some(_) => Copy::resumable(socket, connected.upstream, log.counters(), read),
             None => Copy::new(socket, connected.upstream, log.counters()),
         };
-        let ended = (&mut copy).await;
+        let ended = match connected.far {
+            // Boxed: where there is no tunnel, the task is the smaller one.
+            Some(far) => Box::pin(far.carry(&mut copy)).await,
+            None => (&mut copy).await,
+        };
         let again = match (&ended, connected.endpoint) {
             (Err(copy::Error { side: Side::Far, cut: Cut::Undelivered }), Some(endpoint)) => {
                 tried.push(endpoint);

@@ -5,6 +5,7 @@
 //! | [`registry`] | the list of pods that should be served, made true again and again |
 //! | [`enrol`] | what it takes to serve one pod, and to let it go |
 //! | `accept` | the loop from a listener to a worker |
+//! | [`Served`] | which pods are served now, for connections between them |
 //! | [`share`] | what one pod may take of its node |
 //! | [`status`] | what is said about it: dump, readiness, metrics |
 //!
@@ -15,6 +16,7 @@
 mod accept;
 pub mod enrol;
 pub mod registry;
+mod served;
 pub mod share;
 pub mod status;
 
@@ -31,6 +33,7 @@ use shared::mesh::Uid;
 use tokio::net::TcpStream;
 
 pub use registry::{Config, Pods};
+pub use served::Served;
 pub use status::Status;
 
 use crate::redirect::Sockets;

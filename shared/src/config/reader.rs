@@ -246,6 +246,15 @@ impl<'a, S: Source> Reader<'a, S> {
         })
     }
 
+    /// `true` or `false`; false when it was not said.
+    pub fn switch(&mut self, setting: &Setting) -> bool {
+        let Some((origin, value)) = self.text(setting) else { return false };
+        value.parse().unwrap_or_else(|_| {
+            self.wrong(&origin, &value, "is neither true nor false");
+            false
+        })
+    }
+
     /// An address and a port.
     pub fn address(&mut self, setting: &Setting, default: SocketAddr) -> SocketAddr {
         let Some((origin, value)) = self.text(setting) else { return default };

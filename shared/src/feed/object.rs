@@ -13,6 +13,7 @@ mod gateway;
 mod grant;
 mod head;
 mod kind;
+mod network_policy;
 mod peer;
 mod pod;
 mod rates;
@@ -33,6 +34,7 @@ pub(crate) use gateway::Gateway;
 pub(crate) use grant::{Reference, ReferenceGrant};
 pub(crate) use head::{Enrolment, Head, Labels, UseWaypoint, has_labels, label};
 pub(crate) use kind::Kind;
+pub(crate) use network_policy::NetworkPolicy;
 pub(crate) use peer::{MtlsMode, PeerAuthentication};
 pub(crate) use pod::Pod;
 pub(crate) use route::{
@@ -104,6 +106,7 @@ pub(crate) enum Body {
     DestinationRule(Box<DestinationRule>),
     VirtualService(Box<VirtualService>),
     BackendTraffic(Box<BackendTraffic>),
+    NetworkPolicy(Box<NetworkPolicy>),
 }
 
 /// What became of one object of a file.
@@ -206,6 +209,7 @@ fn read_object(
     let body = body.map(|body| match body {
         Body::Authorization(one) => Body::Authorization(Box::new(one.or_deny(&problems))),
         Body::BackendTls(one) => Body::BackendTls(Box::new(one.or_refuse(&problems))),
+        Body::NetworkPolicy(one) => Body::NetworkPolicy(Box::new(one.or_all(&problems))),
         other => other,
     });
     let problems = problems.take();

@@ -184,7 +184,7 @@ impl Incoming {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn cancelled(&mut self) {
+    pub async fn cancelled(&self) {
         poll_fn(|cx| {
             let mut state = self.connection.state();
             if state.is_gone(self.id) {

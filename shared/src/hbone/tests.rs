@@ -160,7 +160,7 @@ async fn an_answer_that_never_comes_is_given_up_and_the_peer_is_told() {
     local(async {
         let (client, mut server) = pair(1000, Config::client(), Config::server());
         let forgetful = spawn_local(async move {
-            let mut incoming = server.accept().await.unwrap().unwrap();
+            let incoming = server.accept().await.unwrap().unwrap();
             tokio::select! {
                 () = incoming.cancelled() => {}
                 _ = server.accept() => panic!("the connection lives"),

@@ -77,6 +77,7 @@ impl Serialize for Workload {
         map.put("requireWaypoint", &self.require_waypoint)?;
         map.some("networkGateway", self.network_gateway.as_deref())?;
         map.some("applicationTunnel", self.app_tunnel.as_ref())?;
+        map.some("networkGuarded", self.network_guarded.then_some(&true))?;
         map.put("nativeTunnel", &self.native_tunnel)?;
         map.put("canonicalName", &self.canonical_name)?;
         map.put("canonicalRevision", &self.canonical_revision)?;

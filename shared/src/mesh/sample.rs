@@ -39,6 +39,7 @@ pub fn workload(name: &str, namespace: &str) -> Workload {
         health: Health::Healthy,
         network_mode: NetworkMode::Standard,
         app_tunnel: None,
+        network_guarded: false,
         capacity: 1,
         labels: Box::default(),
         services: Box::default(),

@@ -154,6 +154,8 @@ pub struct Workload {
     pub health: Health,
     /// Whether it has an address of its own.
     pub network_mode: NetworkMode,
+    /// A `NetworkPolicy` selects it: its traffic must pass the network that enforces that.
+    pub network_guarded: bool,
     /// Port that takes all tunnelled traffic.
     pub app_tunnel: Option<AppTunnel>,
     /// Balancing weight, 1 by default.

@@ -1,8 +1,8 @@
 //! The access log: one line per connection, with a stable order of keys.
 //!
-//! Keys and messages are Istio ztunnel's, then ours: `cause` (the name in `docs/causes.md`) and
-//! `connection` (the same at both ends). Absent values are left out. The level filter applies to the
-//! target `access`.
+//! Keys and messages are Istio ztunnel's, then ours: `cause` (the name in `docs/causes.md`),
+//! `connection` (the same at both ends) and `handover`. Absent values are left out. The level filter
+//! applies to the target `access`.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -66,6 +66,8 @@ pub struct Record<'a> {
     pub duration: Option<Duration>,
     /// The id that both ends log.
     pub connection: Option<&'a str>,
+    /// Both ends are pods of this process, and no tunnel is between them.
+    pub handover: bool,
     /// How it ended.
     pub end: End<'a>,
 }
@@ -266,6 +268,9 @@ fn render(format: Format, level: Level, message: &str, record: &Record<'_>) -> S
         line.field("cause", &Value::Text(failure.cause));
     }
     line.optional("connection", record.connection);
+    if record.handover {
+        line.field("handover", &Value::Flag(true));
+    }
     line.end()
 }
 
@@ -293,6 +298,7 @@ mod tests {
             bytes: Some(Bytes { sent: 11, received: 22 }),
             duration: Some(Duration::from_micros(3999)),
             connection: Some("7f"),
+            handover: true,
             end,
         }
     }
@@ -309,7 +315,7 @@ mod tests {
              dst.addr=10.0.0.2:15008 dst.hbone_addr=10.0.0.2:80 \
              dst.service=\"server.a.svc.cluster.local\" dst.workload=\"server-1\" \
              direction=\"outbound\" bytes_sent=11 bytes_recv=22 duration=\"3ms\" \
-             error=\"denied by a/b\" cause=\"POLICY_DENIED\" connection=\"7f\""
+             error=\"denied by a/b\" cause=\"POLICY_DENIED\" connection=\"7f\" handover=true"
         );
     }
 
@@ -324,6 +330,7 @@ mod tests {
             bytes: None,
             duration: None,
             connection: None,
+            handover: false,
             ..record(End::Refused(Failure { cause: "X", error: &"no" }))
         };
         let line = render(Format::Json, Level::WARN, "connection failed", &refused);

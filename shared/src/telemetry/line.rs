@@ -24,6 +24,8 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     /// A number in both forms.
     Number(u64),
+    /// `true` or `false` in both forms.
+    Flag(bool),
     /// Not quoted when plain.
     Address(SocketAddr),
     /// Not quoted when plain.
@@ -71,6 +73,7 @@ impl Line {
                 match value {
                     Value::Text(value) => push_json(&mut self.text, value),
                     Value::Number(value) => push(&mut self.text, format_args!("{value}")),
+                    Value::Flag(value) => push(&mut self.text, format_args!("{value}")),
                     Value::Address(value) => push(&mut self.text, format_args!("\"{value}\"")),
                     Value::Bare(value) => push_json(&mut self.text, &value.to_string()),
                 }
@@ -98,6 +101,7 @@ pub(super) fn push_field(text: &mut String, key: &str, value: &Value<'_>) {
     match value {
         Value::Text(value) => push(text, format_args!("{key}={value:?}")),
         Value::Number(value) => push(text, format_args!("{key}={value}")),
+        Value::Flag(value) => push(text, format_args!("{key}={value}")),
         Value::Address(value) => push(text, format_args!("{key}={value}")),
         Value::Bare(value) => {
             push(text, format_args!("{key}="));

@@ -3,15 +3,16 @@
 use std::fmt;
 
 use rustls::CommonState;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::EndEntityCert;
 
 use super::Error;
-use crate::identity::SpiffeId;
+use super::verify::{verify_client, verify_server};
+use crate::identity::{SpiffeId, WorkloadCertificate};
 
-/// A peer's identity, proved by a completed mutual handshake.
+/// A peer's identity, proved by a completed mutual handshake, or by what one would have looked at.
 ///
-/// There is no other way to make one than [`peer`], so a value of this type in an argument means
+/// There is no other way to make one than [`peer`] and [`meet`], so a value of this type in an argument means
 /// that somebody has checked.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PeerId(SpiffeId);
@@ -50,6 +51,31 @@ pub fn peer(connection: &CommonState) -> Result<PeerId, Error> {
     }
     let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(Error::NoIdentity)?;
     first_identity(leaf).map(PeerId).ok_or(Error::NoIdentity)
+}
+
+/// The identity that `client` would prove to `server` in a handshake, as long as each of them accepts
+/// the other's certificate, and `server` is one of `expected`. That both have their keys is known
+/// without a handshake: a [`WorkloadCertificate`] holds its own.
+///
+/// # Errors
+/// What the handshake would end with.
+pub fn meet(
+    client: &WorkloadCertificate,
+    server: &WorkloadCertificate,
+    expected: &[SpiffeId],
+) -> Result<PeerId, Error> {
+    let now = UnixTime::now();
+    verify_server(client.roots(), expected, split(server)?, now)?;
+    let peer = verify_client(server.roots(), server.trust_domain(), split(client)?, now)?;
+    Ok(PeerId(peer))
+}
+
+/// The leaf that `certificate` presents, and its intermediates.
+fn split(
+    certificate: &WorkloadCertificate,
+) -> Result<(&CertificateDer<'static>, &[CertificateDer<'static>]), Error> {
+    let (leaf, intermediates) = certificate.chain().split_first().ok_or(Error::NoIdentity)?;
+    Ok((leaf, intermediates))
 }
 
 fn first_identity(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {

@@ -82,6 +82,26 @@ fn both_sides_prove_who_they_are() {
 }
 
 #[test]
+fn two_of_our_own_meet_as_they_would_in_a_handshake() {
+    let (ours, foreign) = (ca(), ca());
+    let (web, database) = (ours.issue(&id(WEB)), ours.issue(&id(DATABASE)));
+    let other: SpiffeId = id("spiffe://other.test/ns/team/sa/web");
+    let elsewhere = ours.issue(&other);
+    let expected = [id(DATABASE)];
+    assert_eq!(*meet(&web, &database, &expected).unwrap().id(), id(WEB));
+    for (client, server, expected) in [
+        (&web, &database, &[id(WEB)][..]),
+        (&web, &database, &[]),
+        (&foreign.issue(&id(WEB)), &database, &expected),
+        (&web, &foreign.issue(&id(DATABASE)), &expected),
+        (&elsewhere, &database, &expected),
+    ] {
+        meet(client, server, expected).unwrap_err();
+        handshake(client.client_config(expected), server.server_config()).map(|_| ()).unwrap_err();
+    }
+}
+
+#[test]
 fn nobody_is_proved_before_the_handshake_ends() {
     let config = ca().issue(&id(WEB)).client_config(&[id(DATABASE)]);
     let client = ClientConnection::new(config, server_name()).unwrap();

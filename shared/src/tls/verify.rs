@@ -69,12 +69,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let leaf = parse(end_entity)?;
-        self.roots.verify(&leaf, intermediates, now, KeyUsage::client_auth())?;
-        let peer = identities(&leaf).next().ok_or_else(|| refused(Refusal::NoIdentity))?;
-        if *peer.trust_domain() != self.trust_domain {
-            return Err(refused(Refusal::TrustDomain(peer)));
-        }
+        verify_client(&self.roots, &self.trust_domain, (end_entity, intermediates), now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -110,15 +105,8 @@ impl ServerCertVerifier for ServerVerifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let leaf = parse(end_entity)?;
-        self.roots.verify(&leaf, intermediates, now, KeyUsage::server_auth())?;
-        if identities(&leaf).any(|id| self.expected.contains(&id)) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(refused(match identities(&leaf).next() {
-            Some(id) => Refusal::Unexpected(id),
-            None => Refusal::NoIdentity,
-        }))
+        verify_server(&self.roots, &self.expected, (end_entity, intermediates), now)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -142,6 +130,43 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.roots.algorithms().supported_schemes()
     }
+}
+
+/// A leaf and its intermediates.
+type Chain<'a> = (&'a CertificateDer<'a>, &'a [CertificateDer<'a>]);
+
+/// Whose certificate a client of `trust_domain` presents.
+pub(super) fn verify_client(
+    roots: &Roots,
+    trust_domain: &TrustDomain,
+    (end_entity, intermediates): Chain<'_>,
+    now: UnixTime,
+) -> Result<SpiffeId, Error> {
+    let leaf = parse(end_entity)?;
+    roots.verify(&leaf, intermediates, now, KeyUsage::client_auth())?;
+    let peer = identities(&leaf).next().ok_or_else(|| refused(Refusal::NoIdentity))?;
+    if peer.trust_domain() != trust_domain {
+        return Err(refused(Refusal::TrustDomain(peer)));
+    }
+    Ok(peer)
+}
+
+/// Checks that a server presents a certificate with one of the `expected` identities.
+pub(super) fn verify_server(
+    roots: &Roots,
+    expected: &[SpiffeId],
+    (end_entity, intermediates): Chain<'_>,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let leaf = parse(end_entity)?;
+    roots.verify(&leaf, intermediates, now, KeyUsage::server_auth())?;
+    if identities(&leaf).any(|id| expected.contains(&id)) {
+        return Ok(());
+    }
+    Err(refused(match identities(&leaf).next() {
+        Some(id) => Refusal::Unexpected(id),
+        None => Refusal::NoIdentity,
+    }))
 }
 
 fn parse<'a>(der: &'a CertificateDer<'a>) -> Result<EndEntityCert<'a>, Error> {

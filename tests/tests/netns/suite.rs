@@ -7,8 +7,8 @@ use harness::enter::find;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::{
-    bare, certificates, drain, inward, many, peers, pods, policy, programs, redirect, routes,
-    traffic, waypoint,
+    bare, certificates, drain, handover, inward, many, peers, pods, policy, programs, redirect,
+    routes, traffic, waypoint,
 };
 
 /// A test: its name, the programs that it needs, and its body.
@@ -45,6 +45,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         routes::CASES,
         inward::CASES,
         policy::CASES,
+        handover::CASES,
         many::CASES,
         drain::CASES,
         certificates::CASES,

@@ -10,13 +10,14 @@ use shared::identity::{self, CertStore};
 use shared::mesh;
 use shared::process::{self, Background, Log, Servers};
 use shared::ready::Ready;
-use shared::telemetry::metrics::Registry;
+use shared::telemetry::metrics::{self, Registry};
 use shared::telemetry::traffic::Traffic;
 use shared::workers::{self, Workers};
 
 use crate::config::Config;
+use crate::node::handover::Handover;
 use crate::node::{self, Node};
-use crate::pods::{self, Pods};
+use crate::pods::{self, Pods, Served};
 
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -85,16 +86,19 @@ pub fn build(config: Config, log: Log) -> Result<Bound, Failure> {
         &workers,
     )
     .map_err(process::Failure::Metrics)?;
+    let served = Served::default();
+    let handover = handover(&config, &served, &registry).map_err(process::Failure::Metrics)?;
     let node = Arc::new(Node {
         config: node_config(&config),
         mesh: reader,
         certificates: certificates.clone(),
         traffic: Traffic::new(&registry).map_err(process::Failure::Metrics)?,
         access: log.access.clone(),
+        handover,
     });
-    let pods =
-        Pods::new(pods_config(&config), workers.clone(), certificates, Arc::new(node.clone()))
-            .map_err(Failure::Pods)?;
+    let serve = Arc::new(node.clone());
+    let pods = Pods::new(pods_config(&config), workers.clone(), certificates, serve, served)
+        .map_err(Failure::Pods)?;
     registry.register_all(pods.status().collectors()).map_err(process::Failure::Metrics)?;
     let ready = Ready::default();
     watch_readiness(&ready, &workers, &pods.status(), &feed);
@@ -133,6 +137,20 @@ fn node_config(config: &Config) -> node::Config {
         tunnel_server: sized(hbone::Config::server()),
         ..Default::default()
     }
+}
+
+/// Hand-over between the pods that are `served`, if it is wanted.
+fn handover(
+    config: &Config,
+    served: &Served,
+    registry: &Registry,
+) -> Result<Option<Handover>, metrics::Error> {
+    if !config.same_node_handover {
+        return Ok(None);
+    }
+    let handover = Handover::new(served.clone());
+    registry.register_all(vec![Box::new(handover.connections.clone())])?;
+    Ok(Some(handover))
 }
 
 fn pods_config(config: &Config) -> pods::Config {

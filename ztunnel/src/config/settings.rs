@@ -40,6 +40,13 @@ pub(super) const POD_WINDOW: &Setting = &Setting::new(
     "BYTES",
     "what the windows of one pod's streams may grow by together; 0: no limit [default: 268435456]",
 );
+pub(super) const SAME_NODE_HANDOVER: &Setting = &Setting::new(
+    "same-node-handover",
+    "CULVERT_SAME_NODE_HANDOVER",
+    &[],
+    "BOOL",
+    "carry connections between two pods of this node without a tunnel [default: false]",
+);
 const LISTEN: &Setting =
     &Setting::new("listen", "CULVERT_LISTEN", &[], "ADDR", "where the authority listens");
 const LEAF_TTL: &Setting = &Setting::new(
@@ -68,6 +75,7 @@ pub const RUN: &[&Setting] = &[
     POD_CONNECTIONS,
     POD_CONNECTION_RATE,
     POD_WINDOW,
+    SAME_NODE_HANDOVER,
 ];
 
 /// Settings of `ztunnel ca`.

@@ -1,15 +1,18 @@
 //! The application's side of an inbound connection: opened with a permit, watched to the end.
 
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Poll, ready};
 
 use shared::authz::Permit;
 use tokio::net::TcpStream;
 
-use crate::copy::{Abort, Copy, Endpoint, Side};
+use crate::copy::{self, Abort, Copy, Endpoint, Side};
 use crate::inbound::Error;
 use crate::metrics::ConnectionLog;
 use crate::node::OnWorker;
-use crate::node::permits::Watch;
+use crate::node::permits::{Denial, Watch};
 use crate::outcome::{self, Outcome};
 use crate::pods::Pod;
 
@@ -28,6 +31,63 @@ pub(super) async fn connect(
     }
 }
 
+/// How an inbound connection ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Both sides had finished.
+    Done,
+    /// It is not allowed any more.
+    Denied(Denial),
+    /// The application went away and took no byte of it.
+    Undelivered(copy::Error),
+    /// One side went away.
+    Cut(copy::Error),
+}
+
+/// Runs `copy`, whose far side is an application, until the end or until the permit is withdrawn.
+///
+/// # Cancel safety
+/// Safe.
+pub(crate) fn watched<N: Endpoint, F: Endpoint>(
+    copy: &mut Copy<'_, N, F>,
+    watch: &Watch,
+) -> impl Future<Output = End> {
+    // By hand: it is a part of the task of every connection.
+    poll_fn(move |cx| {
+        // Policy comes first, so that a denied connection is always told as denied.
+        if let Poll::Ready(denial) = watch.poll_revoked(cx) {
+            return Poll::Ready(End::Denied(denial));
+        }
+        Poll::Ready(match ready!(Pin::new(&mut *copy).poll(cx)) {
+            Ok(()) => End::Done,
+            Err(error) if error.side == Side::Far && copy.is_undelivered() => {
+                End::Undelivered(error)
+            }
+            Err(error) => End::Cut(error),
+        })
+    })
+}
+
+impl End {
+    /// Tells it in the connection's log.
+    pub(crate) fn tell(&self, log: ConnectionLog) {
+        match self {
+            Self::Done => log.close(Ok(())),
+            Self::Denied(denial) => {
+                // Istio ztunnel's words, and after them what it does not say: which policy.
+                let why = denial.why();
+                let error = format_args!("connection closed due to policy change: {why}");
+                log.close(Err((Outcome::POLICY_CHANGED, &error)));
+            }
+            Self::Undelivered(error) => log.close(Err((Outcome::UNDELIVERED, error))),
+            Self::Cut(error) => match outcome::of_copy(error) {
+                Some(outcome) => log.close(Err((outcome, error))),
+                None => log.close(Ok(())),
+            },
+        }
+    }
+}
+
 /// Copies between client and application until the end, or until the permit is withdrawn.
 pub(super) async fn run(
     client: impl Endpoint,
@@ -36,27 +96,11 @@ pub(super) async fn run(
     log: ConnectionLog,
 ) {
     let mut copy = Copy::new(client, application, log.counters());
-    let ended = tokio::select! {
-        // Policy comes first, so that a denied connection is always told as denied.
-        biased;
-        denial = watch.revoked() => {
-            drop(copy);
-            // Istio ztunnel's words, and after them what it does not say: which policy.
-            let error = format_args!("connection closed due to policy change: {}", denial.why());
-            log.close(Err((Outcome::POLICY_CHANGED, &error)));
-            return;
-        }
-        ended = &mut copy => ended,
-    };
-    let Err(error) = ended else {
-        drop(copy);
-        return log.close(Ok(()));
-    };
-    let undelivered = error.side == Side::Far && copy.is_undelivered();
-    copy.abort(if undelivered { Abort::Undelivered } else { Abort::Cut });
-    let outcome = if undelivered { Some(Outcome::UNDELIVERED) } else { outcome::of_copy(&error) };
-    match outcome {
-        Some(outcome) => log.close(Err((outcome, &error))),
-        None => log.close(Ok(())),
+    let end = watched(&mut copy, &watch).await;
+    match end {
+        End::Done | End::Denied(_) => drop(copy),
+        End::Undelivered(_) => copy.abort(Abort::Undelivered),
+        End::Cut(_) => copy.abort(Abort::Cut),
     }
+    end.tell(log);
 }

@@ -83,6 +83,7 @@ async fn connect(
         destination: Some(Arc::clone(&workload)),
         security: Security::Unknown,
         trace: None,
+        handover: false,
     };
     let case = Case { workload, peer: None, source_ip: from.ip(), destination: to };
     let admitted = worker.permits.admit(&mesh, case);

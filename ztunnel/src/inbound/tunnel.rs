@@ -11,24 +11,13 @@ use shared::tls::{self, PeerId};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::inbound::delivery::Arrival;
 use crate::inbound::{AcceptError, Error, request};
 use crate::metrics;
 use crate::node::OnWorker;
 use crate::outcome::Outcome;
 use crate::pods::Pod;
 use crate::redirect::sockets::canonical;
-
-/// What the streams of one tunnel connection share.
-pub(super) struct Tunnel {
-    pub(super) worker: Rc<OnWorker>,
-    pub(super) pod: Arc<Pod>,
-    /// The TCP peer.
-    pub(super) from: SocketAddr,
-    /// The address that it reached.
-    pub(super) local: SocketAddr,
-    /// Who it proved to be.
-    pub(super) peer: PeerId,
-}
 
 /// Serves a tunnel connection to `pod`.
 pub async fn serve_tunnel(
@@ -42,7 +31,8 @@ pub async fn serve_tunnel(
     let ended = match Box::pin(accept(&worker, &pod, socket)).await {
         Ok((stream, id)) => {
             let (worker, pod) = (Rc::clone(&worker), Arc::clone(&pod));
-            serve_streams(Tunnel { worker, pod, from: peer, local, peer: id }, stream).await
+            let arrival = Arrival { worker, pod, from: peer, local, peer: id, handover: false };
+            serve_streams(arrival, stream).await
         }
         Err(error) => Err(error),
     };
@@ -76,27 +66,27 @@ async fn accept(
 // 3,816 bytes when measured, nearly all of it the state of rustls, for the time of a handshake.
 assert_size!(accept, fn(_, _, _) -> _, 3_968);
 
-async fn serve_streams(tunnel: Tunnel, stream: tls::Stream) -> Result<(), AcceptError> {
-    let config = tunnel.pod.tunnel(&tunnel.worker.config().tunnel_server);
+async fn serve_streams(arrival: Arrival, stream: tls::Stream) -> Result<(), AcceptError> {
+    let config = arrival.pod.tunnel(&arrival.worker.config().tunnel_server);
     let mut server = Server::new(stream, config);
-    let draining = tunnel.pod.drain.draining();
-    let tunnel = Rc::new(tunnel);
-    let each = Rc::clone(&tunnel);
+    let draining = arrival.pod.drain.draining();
+    let arrival = Rc::new(arrival);
+    let each = Rc::clone(&arrival);
     let ended =
         server.serve_each(draining, |incoming| serve_stream(Rc::clone(&each), incoming)).await;
     match ended {
         Err(error) if request::is_protocol_error(&error) => Err(AcceptError::Tunnel(error)),
         Err(error) => {
             // Everyday: a pod that is deleted loses its namespace before it can say goodbye.
-            tracing::debug!(src = %tunnel.from, %error, "tunnel connection ended");
+            tracing::debug!(src = %arrival.from, %error, "tunnel connection ended");
             Ok(())
         }
         Ok(()) => Ok(()),
     }
 }
 
-async fn serve_stream(tunnel: Rc<Tunnel>, incoming: Incoming) {
-    request::serve(&tunnel, incoming).await;
+async fn serve_stream(arrival: Rc<Arrival>, incoming: Incoming) {
+    request::serve(&arrival, incoming).await;
 }
 
 // The task of a stream: 776 bytes when measured; Istio ztunnel's is 1.5 to 2.5 KB.

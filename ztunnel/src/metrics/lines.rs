@@ -51,6 +51,7 @@ pub fn refuse(
         bytes: None,
         duration: None,
         connection: None,
+        handover: false,
         end: End::Refused(Failure { cause: outcome.code(), error }),
     });
 }
@@ -76,6 +77,7 @@ fn tell(worker: &OnWorker, story: &Story, live: Option<&Live>, end: End<'_>) {
         bytes: live.map(|live| bytes(story.direction, live)),
         duration: live.map(|live| live.started.elapsed()),
         connection: connection.as_deref(),
+        handover: story.handover,
         end,
     });
 }
@@ -105,7 +107,7 @@ fn side(workload: &Workload) -> Side<'_> {
 
 /// From the point of view of the local pod.
 fn bytes(direction: Direction, live: &Live) -> Bytes {
-    let (forward, back) = (live.counters.forward.get(), live.counters.back.get());
+    let (forward, back) = (live.counters().forward.get(), live.counters().back.get());
     match direction {
         Direction::Outbound => Bytes { sent: forward, received: back },
         Direction::Inbound => Bytes { sent: back, received: forward },

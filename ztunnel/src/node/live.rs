@@ -32,7 +32,7 @@ pub struct Entry {
     pub original_dst: String,
     /// What was dialled.
     pub actual_dst: String,
-    /// `HBONE` or `TCP`.
+    /// `HBONE` or `TCP`, or `HANDOVER` where no tunnel is between two pods of this process.
     pub protocol: &'static str,
     /// Bytes so far from the side that opened it.
     pub received_bytes: u64,

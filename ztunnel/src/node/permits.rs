@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use shared::authz::{self, Facts, Guarded, Inside, Permit};
 use shared::identity::SpiffeId;
@@ -174,14 +174,18 @@ impl Watch {
     /// # Cancel safety
     /// Safe: the answer is kept.
     pub async fn revoked(&self) -> Denial {
-        poll_fn(|cx| match &*self.watched.revoked.borrow() {
+        poll_fn(|cx| self.poll_revoked(cx)).await
+    }
+
+    /// Ready when the connection is no longer allowed, and again whenever it is asked after that.
+    pub fn poll_revoked(&self, cx: &Context<'_>) -> Poll<Denial> {
+        match &*self.watched.revoked.borrow() {
             Some(denial) => Poll::Ready(denial.clone()),
             None => {
                 self.watched.waker.set(Some(cx.waker().clone()));
                 Poll::Pending
             }
-        })
-        .await
+        }
     }
 }
 

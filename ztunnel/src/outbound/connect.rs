@@ -9,11 +9,13 @@ use shared::headers::TraceParent;
 use shared::mesh::{Mesh, Service, Uid, Workload};
 use shared::telemetry::access::Direction;
 use shared::telemetry::traffic::Security;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::copy::Upstream;
-use crate::metrics::Story;
+use crate::metrics::{ConnectionLog, Story};
 use crate::node::OnWorker;
+use crate::outbound::handover::{FarEnd, Neighbour};
 use crate::outbound::resolve::{Endpoints, Hop, Host, Query, Route, Target, resolve};
 use crate::outbound::{Error, tunnel};
 use crate::outcome::{Outcome, Retry};
@@ -30,15 +32,19 @@ pub(super) struct Call<'a> {
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
     pub(super) trace: TraceParent,
+    /// The application's.
+    pub(super) socket: &'a TcpStream,
 }
 
 /// An open way to the destination.
 pub(super) struct Connected {
     pub(super) upstream: Upstream,
-    pub(super) story: Story,
+    pub(super) log: ConnectionLog,
     /// The endpoint, where its own proxy is the other end of the tunnel: it can say that its
     /// application took nothing, and is believed.
     pub(super) endpoint: Option<Uid>,
+    /// The other end, where it is a pod of this process and no tunnel is between them.
+    pub(super) far: Option<Box<FarEnd>>,
     /// The endpoint has work to do until this is dropped.
     pub(super) _work: Option<InFlight>,
 }
@@ -48,6 +54,8 @@ pub(super) struct Way {
     pub(super) upstream: Upstream,
     /// Whether a tunnel had to be made first, which later connections share.
     pub(super) made_for_it: bool,
+    /// The other end, where there is no tunnel to it.
+    pub(super) far: Option<Box<FarEnd>>,
 }
 
 /// There is none.
@@ -68,11 +76,12 @@ pub(super) async fn reach(
     worker: &Rc<OnWorker>,
     pod: &Arc<Pod>,
     (from, to): (SocketAddr, SocketAddr),
+    socket: &TcpStream,
     tried: &[Uid],
 ) -> Result<Connected, Failed> {
     let source = worker.workload(pod).await;
     let source = source.ok_or_else(|| Error::SourceUnknown(pod.workload.clone()))?;
-    let call = Call { worker, pod, source, from, to, trace: TraceParent::random() };
+    let call = Call { worker, pod, source, from, to, trace: TraceParent::random(), socket };
     let mesh = worker.node.mesh.load();
     let query = Query { source: &call.source, destination: to, draw: fastrand::u64(..) };
     match resolve(&mesh, &query).map_err(Error::from)? {
@@ -92,8 +101,15 @@ impl Call<'_> {
     ) -> Result<Connected, Failed> {
         let story = Story { destination_addr: Some(to), ..self.story(service, None) };
         match self.plain(to).await {
-            Ok(Way { upstream, .. }) => {
-                Ok(Connected { upstream, story, endpoint: None, _work: None })
+            Ok(way) => {
+                let log = ConnectionLog::open(self.worker, story);
+                Ok(Connected {
+                    upstream: way.upstream,
+                    log,
+                    endpoint: None,
+                    far: None,
+                    _work: None,
+                })
             }
             Err(error) => Err(Failed { story: Some(story.into()), error }),
         }
@@ -125,11 +141,15 @@ impl Call<'_> {
             let mut work = loads.start(endpoint, candidate.port, began);
             let mut story = self.story(route.service, Some(candidate.workload));
             match self.hop(&hop, route.service, &mut story).await {
-                Ok(Way { upstream, made_for_it }) => {
+                Ok(Way { upstream, made_for_it, far }) => {
                     let took = (!made_for_it).then(|| began.elapsed());
                     work.connected(took, Instant::now());
                     let endpoint = hop.ends_at_endpoint().then(|| endpoint.clone());
-                    return Ok(Connected { upstream, story, endpoint, _work: Some(work) });
+                    let log = match &far {
+                        Some(far) => ConnectionLog::open_beside(self.worker, story, far.log()),
+                        None => ConnectionLog::open(self.worker, story),
+                    };
+                    return Ok(Connected { upstream, log, endpoint, far, _work: Some(work) });
                 }
                 Err(error) => {
                     let outcome = Outcome::from(&error);
@@ -171,7 +191,16 @@ impl Call<'_> {
                 story.authority = Some(tunnel.authority.to_string().into());
                 story.security = Security::MutualTls;
                 story.source_identity = Some(self.pod.identity.clone());
-                tunnel::open(self, tunnel, to, service).await
+                let endpoint = story.destination.as_deref().filter(|_| hop.ends_at_endpoint());
+                let neighbour = endpoint
+                    .and_then(|endpoint| Neighbour::find(self, endpoint, to, &tunnel.expected));
+                match neighbour {
+                    Some(neighbour) => {
+                        story.handover = true;
+                        neighbour.open(self, tunnel::request(self, tunnel, service)).await
+                    }
+                    None => tunnel::open(self, tunnel, to, service).await,
+                }
             }
         }
     }
@@ -179,7 +208,9 @@ impl Call<'_> {
     async fn plain(&self, to: SocketAddr) -> Result<Way, Error> {
         let connect = self.pod.sockets.connect(to, None);
         match tokio::time::timeout(self.worker.config().connect_timeout, connect).await {
-            Ok(Ok(socket)) => Ok(Way { upstream: Upstream::Socket(socket), made_for_it: false }),
+            Ok(Ok(socket)) => {
+                Ok(Way { upstream: Upstream::Socket(socket), made_for_it: false, far: None })
+            }
             Ok(Err(error)) => Err(Error::Connect(error)),
             Err(_) => Err(Error::ConnectTimeout),
         }
@@ -217,6 +248,7 @@ impl Call<'_> {
             service: service.cloned(),
             security: Security::Unknown,
             trace: Some(self.trace),
+            handover: false,
         }
     }
 }

@@ -30,8 +30,7 @@ pub(super) async fn open(
     to: SocketAddr,
     service: Option<&Arc<Service>>,
 ) -> Result<Way, Error> {
-    let request =
-        Request { authority: tunnel.authority.to_string().into(), headers: headers(call, service) };
+    let request = request(call, tunnel, service);
     let key =
         Key { source: call.pod.identity.clone(), expected: tunnel.expected.clone(), address: to };
     let crowd = if tunnel.to_waypoint { WAYPOINT_CROWD } else { usize::MAX };
@@ -47,7 +46,7 @@ pub(super) async fn open(
         // Boxed: rare, and the handshake is larger than all the rest.
         Some(inner) => Box::pin(within(call, stream, inner, request)).await?,
     };
-    Ok(Way { upstream: Upstream::Tunnel(stream), made_for_it: !reused })
+    Ok(Way { upstream: Upstream::Tunnel(stream), made_for_it: !reused, far: None })
 }
 
 /// A stream, and whether its tunnel stood before.
@@ -115,11 +114,13 @@ async fn within(
     granted(response, stream)
 }
 
-fn headers(call: &Call<'_>, service: Option<&Arc<Service>>) -> HeaderMap {
+/// What the other end of `tunnel` is asked for.
+pub(super) fn request(call: &Call<'_>, tunnel: &Tunnel, service: Option<&Arc<Service>>) -> Request {
     let host = service.map(|service| &*service.key.hostname);
-    HeaderMap::from_iter([
+    let headers = HeaderMap::from_iter([
         (BAGGAGE, Baggage::describe(&call.source)),
         (FORWARDED, Forwarded::describe(call.from, host)),
         (TRACEPARENT, call.trace.header()),
-    ])
+    ]);
+    Request { authority: tunnel.authority.to_string().into(), headers }
 }

@@ -29,7 +29,7 @@ use tokio::time::MissedTickBehavior;
 use crate::pods::enrol::{self, Enrolment, Error, Means, Place};
 use crate::pods::share::Limits;
 use crate::pods::status::{Entry, Problem, State};
-use crate::pods::{PodName, Serve, Status};
+use crate::pods::{PodName, Serve, Served, Status};
 use crate::redirect::{Home, PROXY_MARK, Ports, Sockets, capture, netns, sockets};
 
 /// What the pods of a node have in common.
@@ -82,6 +82,7 @@ pub struct Pods<S> {
     config: Config,
     means: Arc<Means<S>>,
     status: Status,
+    served: Served,
     desired: BTreeMap<Uid, LocalPod>,
     slots: BTreeMap<Uid, Slot>,
     steps: JoinSet<Step>,
@@ -115,7 +116,7 @@ enum Step {
 }
 
 impl<S: Serve> Pods<S> {
-    /// Makes sure that pods can be served at all.
+    /// Makes sure that pods can be served at all. `served` will hold those that are.
     ///
     /// # Errors
     /// [`StartError`] names the missing capabilities.
@@ -124,6 +125,7 @@ impl<S: Serve> Pods<S> {
         workers: Workers,
         certificates: CertStore,
         serve: Arc<S>,
+        served: Served,
     ) -> Result<Self, StartError> {
         let home =
             Home::current().map_err(|error| StartError::Namespaces(netns::Error::Open(error)))?;
@@ -147,6 +149,7 @@ impl<S: Serve> Pods<S> {
             config,
             means,
             status,
+            served,
             desired: BTreeMap::new(),
             slots: BTreeMap::new(),
             steps: JoinSet::new(),
@@ -454,11 +457,17 @@ impl<S: Serve> Pods<S> {
         };
         let entries = self.slots.iter().map(|(uid, slot)| (uid.clone(), entry(slot))).collect();
         self.status.publish(entries, self.listed);
+        let up = self.slots.values().filter_map(|slot| match &slot.phase {
+            Phase::Up(enrolment) => Some(Arc::clone(&enrolment.pod)),
+            _ => None,
+        });
+        self.served.publish(up);
     }
 
     /// Closes every listener at once and waits for the connections. Rules stay.
     async fn drain(mut self, process: drain::Watch) {
         let slots = mem::take(&mut self.slots);
+        self.served.publish([]);
         let running = slots.into_values().flat_map(|slot| match slot.phase {
             Phase::Up(enrolment) => Some(enrolment),
             Phase::Starting { previous } => previous,

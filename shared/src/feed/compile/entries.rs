@@ -176,6 +176,7 @@ fn insert(
         health: Health::Healthy,
         network_mode: NetworkMode::Standard,
         app_tunnel: None,
+        network_guarded: false,
         capacity: machine.weight,
         labels: world.subset_labels(&machine.labels),
         services,

@@ -124,6 +124,7 @@ fn workload(
             false => NetworkMode::Standard,
         },
         app_tunnel: None,
+        network_guarded: world.is_network_guarded(object),
         capacity: 1,
         labels: world.subset_labels(&object.labels),
         services: services(world, object, pod),

@@ -217,6 +217,7 @@ impl Slice<'_> {
             health: Health::Healthy,
             network_mode: NetworkMode::Standard,
             app_tunnel: None,
+            network_guarded: false,
             capacity: 1,
             labels: Box::default(),
             services: [(self.key.clone(), ports.clone())].into(),

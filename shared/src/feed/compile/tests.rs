@@ -14,6 +14,7 @@ use crate::mesh::{
 };
 
 mod attached;
+mod guarded;
 mod limited;
 mod secured;
 

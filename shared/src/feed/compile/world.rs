@@ -9,7 +9,7 @@ use crate::feed::compile::entries::SelectingEntry;
 use crate::feed::compile::services::Selecting;
 use crate::feed::intern::Interner;
 use crate::feed::object::{
-    Body, Enrolment, Gateway, Labels, Object, PeerAuthentication, UseWaypoint, label,
+    Body, Enrolment, Gateway, Labels, NetworkPolicy, Object, PeerAuthentication, UseWaypoint, label,
 };
 use crate::feed::verdict::{Cause, Verdict};
 use crate::mesh::{
@@ -32,6 +32,8 @@ pub(super) struct World<'a> {
     localities: HashMap<&'a str, Arc<Locality>>,
     gateways: HashMap<(&'a str, &'a str), &'a Gateway>,
     waypoints: HashMap<Name, Arc<GatewayAddress>>,
+    /// Policies of the network, by namespace.
+    network_policies: HashMap<&'a str, Vec<&'a NetworkPolicy>>,
     /// Keys of labels that subsets look at.
     subset_keys: HashSet<&'a str>,
     /// Per namespace ("" is all of them): policies that workloads must refer to.
@@ -71,6 +73,7 @@ impl<'a> World<'a> {
             localities: HashMap::new(),
             gateways: HashMap::new(),
             waypoints: HashMap::new(),
+            network_policies: HashMap::new(),
             subset_keys: HashSet::new(),
             selected: HashMap::new(),
             sliced: HashMap::new(),
@@ -95,6 +98,9 @@ impl<'a> World<'a> {
                 }
                 Body::Gateway(gateway) => {
                     world.gateways.insert((namespace, name), gateway);
+                }
+                Body::NetworkPolicy(policy) => {
+                    world.network_policies.entry(namespace).or_default().push(policy);
                 }
                 Body::DestinationRule(rule) => {
                     let labels = rule.subsets.iter().flat_map(|subset| subset.labels.iter());
@@ -171,6 +177,12 @@ impl<'a> World<'a> {
     /// The locality of a node.
     pub(super) fn locality(&self, node: &str) -> Arc<Locality> {
         self.localities.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Whether a policy of the network selects a pod.
+    pub(super) fn is_network_guarded(&self, pod: &Object) -> bool {
+        let policies = self.network_policies.get(&*pod.key.namespace).into_iter().flatten();
+        policies.into_iter().any(|policy| policy.selects(&pod.labels))
     }
 
     /// Those labels that subsets look at.

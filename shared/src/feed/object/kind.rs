@@ -6,8 +6,8 @@ use crate::feed::intern::Interner;
 use crate::feed::object::backend_tls::authorities_of_config_map;
 use crate::feed::object::{
     Authorization, BackendTlsPolicy, BackendTraffic, Body, DestinationRule, EndpointSlice, Gateway,
-    Head, KubeService, Machine, PeerAuthentication, Pod, ReferenceGrant, RouteObject, ServiceEntry,
-    VirtualService,
+    Head, KubeService, Machine, NetworkPolicy, PeerAuthentication, Pod, ReferenceGrant,
+    RouteObject, ServiceEntry, VirtualService,
 };
 use crate::feed::verdict::Cause;
 use crate::mesh::RouteKind;
@@ -32,9 +32,11 @@ pub(crate) enum Kind {
     BackendTraffic,
     BackendTlsPolicy,
     ConfigMap,
+    NetworkPolicy,
 }
 
 const CORE: &[&str] = &["v1"];
+const NETWORK: &[&str] = &["networking.k8s.io/v1"];
 const DISCOVERY: &[&str] = &["discovery.k8s.io/v1"];
 pub(super) const SECURITY: &[&str] = &["security.istio.io/v1", "security.istio.io/v1beta1"];
 const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
@@ -68,6 +70,7 @@ const KINDS: &[(Kind, &str, &[&str])] = &[
     (Kind::ConfigMap, "ConfigMap", CORE),
     (Kind::DestinationRule, "DestinationRule", NETWORKING),
     (Kind::VirtualService, "VirtualService", NETWORKING),
+    (Kind::NetworkPolicy, "NetworkPolicy", NETWORK),
     (Kind::BackendTraffic, "XBackendTrafficPolicy", EXPERIMENTAL),
 ];
 
@@ -88,7 +91,8 @@ impl Kind {
     pub(super) fn of(api: &str, name: &str) -> Option<Self> {
         let known = |row: &&(Self, &str, &[&str])| {
             // A security object of a version we do not know is still better than none.
-            let close = row.0.is_security() && api.starts_with("security.istio.io/");
+            let close = row.0.is_security() && api.starts_with("security.istio.io/")
+                || row.0 == Self::NetworkPolicy && api.starts_with("networking.k8s.io/");
             row.1 == name && (close || row.2.contains(&api))
         };
         KINDS.iter().find(known).map(|row| row.0)
@@ -109,7 +113,7 @@ impl Kind {
 
     /// Those that are worse absent than invalid.
     pub(super) fn fails_closed(self) -> bool {
-        self.is_security() || self == Self::BackendTlsPolicy
+        self.is_security() || matches!(self, Self::BackendTlsPolicy | Self::NetworkPolicy)
     }
 
     pub(super) fn read(
@@ -168,6 +172,10 @@ impl Kind {
             }
             Self::BackendTlsPolicy => {
                 BackendTlsPolicy::read(root, intern).map(|one| Body::BackendTls(Box::new(one)))
+            }
+            Self::NetworkPolicy => {
+                root.foreign(&["status"]);
+                Some(Body::NetworkPolicy(Box::new(NetworkPolicy::read(root, intern))))
             }
             Self::ConfigMap => Some(Body::ConfigMap(authorities_of_config_map(root))),
         }

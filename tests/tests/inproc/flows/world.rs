@@ -62,6 +62,7 @@ impl World {
             certificates,
             traffic: traffic::Traffic::new(&registry)?,
             access: access::Log::new(log.sink(), Format::Plain),
+            handover: None,
         });
         Ok(Self {
             part: node.on_worker(),
