@@ -1,7 +1,7 @@
 //! Life of a connection that reaches a pod, tunnelled or plain.
 //!
 //! tunnel: TLS → CONNECT → [`target`] → decide → permit → application's socket → 200 → copy
-//! hand-over: as a tunnel from the target on, for another pod of this process
+//! hand-over: as a tunnel from the target to the socket (`delivery`), for another pod of this process
 //! plain: original destination → decide → permit → application's socket → copy
 //!
 //! Invariants: the application's socket is opened only with a permit, and the permit is watched until
