@@ -144,9 +144,9 @@ fn rollouts() -> anyhow::Result<()> {
     scene.cluster.mesh().write("routes.yaml", &http_route("roll", "roll", rules))?;
     let rate = times("CULVERT_TEST_RATE", 200)?;
     let loads = [
-        ("kept", load(&scene, THROUGH, rate * 3 / 4, false)?),
-        ("new", load(&scene, THROUGH, rate / 4, true)?),
-        (PAST_THE_WAYPOINT, load(&scene, PAST, 50, true)?),
+        ("kept", rate * 3 / 4, load(&scene, THROUGH, rate * 3 / 4, false)?),
+        ("new", rate / 4, load(&scene, THROUGH, rate / 4, true)?),
+        (PAST_THE_WAYPOINT, 50, load(&scene, PAST, 50, true)?),
     ];
     let mut gone = Vec::new();
     for number in PODS..PODS * (rounds + 1) {
@@ -155,11 +155,13 @@ fn rollouts() -> anyhow::Result<()> {
         let late = latest.mul_f64(fastrand::f64());
         gone.push(replicas.remove(0).end(&scene, late)?);
     }
-    for (what, load) in loads {
+    for (what, rate, load) in loads {
         let report: load::Report = load.finish(SOON)?;
         eprintln!("{what}: {} requests, {:?}", report.ok, report.errors);
         let lost = if what == PAST_THE_WAYPOINT { gone.len() as u64 } else { 0 };
-        ensure!(report.failed() <= lost && report.ok > 50, "{what}: {report:?}");
+        // The rollout is over in a moment when the delays come out short: what is due depends on it.
+        let due = rate as f64 * report.seconds;
+        ensure!(report.failed() <= lost && report.ok as f64 > due / 2.0, "{what}: {report:?}");
     }
     Ok(())
 }
