@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Running ──start──► Draining ──all guards gone──► Finished
-//!                        └──────deadline──────────► Forced ──guards gone or grace over──► Finished
+//!    │                   └──────deadline──────────► Forced ──guards gone or grace over──► Finished
+//!    └────────force─────────────────────────────────►┘
 //! ```
 //!
 //! Invariants: phases only move forward; a waiter that asks before, during or after a change of phase
@@ -98,16 +99,20 @@ impl Trigger {
         if tokio::time::timeout_at(deadline, self.state.no_guards()).await.is_ok() {
             return Outcome::Graceful;
         }
+        self.force().await
+    }
+
+    /// Skips the graceful phase: for a pod that is already gone. Also ends what holds no guard because
+    /// nothing waits for it.
+    pub async fn force(&self) -> Outcome {
         let open = self.guards();
         self.state.advance(Phase::Forced);
+        if open == 0 {
+            return Outcome::Graceful;
+        }
         // An error means that the grace is over, and `guards` says how many ignored it.
         tokio::time::timeout(FORCED_GRACE, self.state.no_guards()).await.ok();
         Outcome::Forced { open, stuck: self.guards() }
-    }
-
-    /// Skips the graceful phase: for a pod that is already gone.
-    pub async fn force(&self) -> Outcome {
-        self.start(Instant::now()).await
     }
 
     /// Guards held at this moment.
@@ -296,6 +301,15 @@ mod tests {
         obedient.await.unwrap();
         drop(stuck);
         assert_eq!(trigger.guards(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn force_ends_also_what_holds_no_guard() {
+        let (trigger, watch) = channel();
+        let unguarded = tokio::spawn(watch.forced());
+        tokio::task::yield_now().await;
+        assert_eq!(trigger.force().await, Outcome::Graceful);
+        unguarded.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
