@@ -1,12 +1,22 @@
 //! Data-plane threads: each owns its connections, nothing on the byte path crosses between them.
 //!
+//! | module | holds |
+//! |---|---|
+//! | [`Tenant`] | somebody whose tasks share the workers with those of others |
+//! | `placement` | which worker gets a new task |
+//! | `turn` | who waits on a worker, when several tenants have something to do |
+//! | `thread` | one worker |
+//!
 //! Invariants: a task runs on the worker that it was given to until it ends; one worker is active at
-//! the start (or as many as the program wants) and others join under load, up to the limit (few workers are cheaper than many); a
-//! worker that dies takes the process with it, because its connections and listeners would hang.
+//! the start (or as many as the program wants), a second one joins for a second tenant, and others
+//! under load, up to the limit (few workers are cheaper than many); a worker that dies takes the
+//! process with it, because its connections and listeners would hang.
 //! Not here: what the tasks do.
 
 mod placement;
+mod tenant;
 mod thread;
+mod turn;
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,7 +29,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use self::thread::{Job, Seat};
+use self::placement::{Choice, Guest, Load};
+pub use self::tenant::{Limits, Tenant, Told};
+use self::thread::{Job, Seat, Settled};
+pub use self::turn::{InTurn, inherit};
 
 /// How many workers, and when another one joins.
 #[derive(Clone, Debug)]
@@ -87,6 +100,15 @@ thread_local! {
     static CURRENT: Cell<Option<(usize, WorkerId)>> = const { Cell::new(None) };
 }
 
+/// Where a tenant's next task should live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Near {
+    /// There.
+    pub worker: WorkerId,
+    /// Where the tenant is at home now; most of the time the same.
+    pub home: WorkerId,
+}
+
 /// The workers of this process. Cheap to clone.
 #[derive(Clone)]
 pub struct Workers {
@@ -130,8 +152,56 @@ impl Workers {
     /// Where a new connection should live: the worker with the least to do now.
     #[must_use]
     pub fn least_loaded(&self) -> WorkerId {
-        let loads = self.pool.active().map(|(id, seat)| (id, seat.load()));
-        placement::least(loads).unwrap_or(WorkerId(0))
+        placement::least(self.pool.loads()).unwrap_or(WorkerId(0))
+    }
+
+    /// A tenant of these workers; `tell` hears now and then, on a worker, what it takes of them.
+    #[must_use]
+    pub fn tenant(
+        &self,
+        limits: Limits,
+        tell: impl Fn(Told) + Send + Sync + 'static,
+    ) -> Arc<Tenant> {
+        Tenant::new(limits, self.limit(), tell)
+    }
+
+    /// Where a new task of `tenant` should live: at its home, which is chosen when it is first asked
+    /// for and moves when others crowd it, or on further workers, when the tenant fills its home.
+    #[must_use]
+    pub fn near(&self, tenant: &Tenant) -> Near {
+        let mut settled = tenant.home().lock();
+        if settled.is_none() {
+            self.pool.make_room();
+        }
+        let home = settled.as_ref().map(Settled::worker);
+        let guest =
+            Guest { home: home.map(|id| (id, tenant.share(id))), most: tenant.limits().workers };
+        // There is always a first worker.
+        let first = Choice::Home(WorkerId(0));
+        let worker = match placement::place(self.pool.loads(), guest).unwrap_or(first) {
+            Choice::Home(worker) => {
+                if home != Some(worker) {
+                    *settled = self.pool.seat(worker).map(|seat| seat.settle(worker));
+                }
+                worker
+            }
+            Choice::Beside(worker) => worker,
+            Choice::KeptBack(worker) => {
+                tenant.tell(Told::KeptBack);
+                worker
+            }
+        };
+        Near { worker, home: settled.as_ref().map_or(worker, Settled::worker) }
+    }
+
+    /// As [`spawn`](Self::spawn); the task, and those that it makes of what it [`inherit`]s to, are
+    /// charged to `tenant` and run in its turns.
+    pub fn spawn_for<F, Fut>(&self, tenant: Arc<Tenant>, on: WorkerId, task: F)
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        self.spawn(on, move || turn::run(turn::of(&tenant), task()));
     }
 
     /// Runs `task` on the worker `on`, as a local task that counts as load until it ends.
@@ -141,7 +211,7 @@ impl Workers {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        let Some(seat) = self.pool.seats.get(on.0).and_then(OnceLock::get) else { return };
+        let Some(seat) = self.pool.seat(on) else { return };
         let live = seat.admit();
         let job = move || {
             tokio::task::spawn_local(async move {
@@ -225,11 +295,29 @@ impl fmt::Debug for Workers {
 }
 
 impl Pool {
-    fn active(&self) -> impl Iterator<Item = (WorkerId, &Seat)> {
+    fn active(&self) -> impl Iterator<Item = (WorkerId, &Seat)> + Clone {
         self.seats
             .iter()
             .enumerate()
             .map_while(|(index, seat)| Some((WorkerId(index), seat.get()?)))
+    }
+
+    fn loads(&self) -> impl Iterator<Item = (WorkerId, Load)> + Clone {
+        self.active().map(|(id, seat)| (id, seat.load()))
+    }
+
+    fn seat(&self, id: WorkerId) -> Option<&Seat> {
+        self.seats.get(id.0)?.get()
+    }
+
+    /// Starts a second worker, when the first is somebody's home: so nobody has to share with
+    /// whoever comes first.
+    fn make_room(self: &Arc<Self>) {
+        let is_shared = self.active.load(Ordering::Acquire) == 1
+            && self.loads().all(|(_, load)| load.settled > 0);
+        if is_shared && let Err(error) = self.grow() {
+            tracing::warn!(%error, "starting a further worker failed");
+        }
     }
 
     /// Starts one more worker, unless the limit is reached or the pool is closing.

@@ -16,6 +16,7 @@ mod netns {
     pub(crate) mod programs;
     pub(crate) mod redirect;
     pub(crate) mod routes;
+    pub(crate) mod shares;
     pub(crate) mod suite;
     pub(crate) mod traffic;
     pub(crate) mod waypoint;

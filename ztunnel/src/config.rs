@@ -4,10 +4,12 @@
 
 mod settings;
 
+use std::time::Duration;
+
 use serde::Serialize;
 use shared::config::{Feed, Identity, Names, ParseError, Process, Reader, Servers, Source, Tunnel};
 
-use crate::pods::share::Limits;
+use crate::pods::share::{Limits, all_but_one};
 use crate::redirect::{KeepSource, Keepalive, sockets};
 
 pub use self::settings::{CA, RUN};
@@ -72,7 +74,7 @@ impl Config {
         let process = read.process();
         let sockets = sockets(&mut read);
         let servers = read.servers(sockets.ipv6);
-        let pods = pod_limits(&mut read);
+        let pods = pod_limits(&mut read, process.workers);
         let same_node_handover = read.switch(settings::SAME_NODE_HANDOVER);
         let names = read.names();
         let tunnel = read.tunnel();
@@ -125,12 +127,15 @@ fn dedicated<S: Source>(read: &mut Reader<'_, S>) -> Option<PodRef> {
 }
 
 /// What one pod may take of the node.
-fn pod_limits<S: Source>(read: &mut Reader<'_, S>) -> Limits {
-    let default = Limits::default();
+fn pod_limits<S: Source>(read: &mut Reader<'_, S>, workers: usize) -> Limits {
+    let default = Limits { workers: all_but_one(workers), ..Limits::default() };
+    let turn = u64::try_from(default.turn.as_micros()).unwrap_or(u64::MAX);
     Limits {
         connections: read.count(settings::POD_CONNECTIONS, default.connections),
         per_second: read.count(settings::POD_CONNECTION_RATE, default.per_second),
         window_bytes: read.count(settings::POD_WINDOW, default.window_bytes),
+        workers: read.count(settings::POD_WORKERS, default.workers),
+        turn: Duration::from_micros(read.count(settings::POD_TURN, turn)),
     }
 }
 

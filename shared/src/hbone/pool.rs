@@ -21,6 +21,7 @@ use super::error::Error;
 use super::stream::Stream;
 use super::transport::Transport;
 use super::{Config, Reason, Request, Response};
+use crate::workers::inherit;
 
 /// Connections by key. `P` is what dialling learned about the peer, `E` why dialling failed.
 #[derive(Debug)]
@@ -253,7 +254,7 @@ where
             Landing { shared: Rc::downgrade(self), key: key.clone(), flight: Rc::clone(&flight) };
         // Owned by the runtime of the worker: it ends with the handshake, whose time the dialler
         // limits, and then with the connection.
-        spawn_local(run(landing, dial()));
+        spawn_local(inherit(run(landing, dial())));
         flight
     }
 

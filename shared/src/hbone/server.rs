@@ -17,6 +17,7 @@ use super::error::Error;
 use super::stream::Stream;
 use super::transport::Transport;
 use super::{BadRequest, Config, Request};
+use crate::workers::inherit;
 
 /// A connection on which a client opens streams.
 ///
@@ -88,7 +89,7 @@ impl<T: Transport + Unpin> Server<T> {
                 Some(_) = streams.join_next(), if !streams.is_empty() => {}
                 next = self.accept() => match next {
                     Some(Ok(incoming)) => {
-                        streams.spawn_local(serve(incoming));
+                        streams.spawn_local(inherit(serve(incoming)));
                     }
                     Some(Err(error)) => break Err(error),
                     None => break Ok(()),

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::placement::Load;
-use super::{Activity, CURRENT, OnStart, Pool, WorkerId};
+use super::{Activity, CURRENT, OnStart, Pool, WorkerId, turn};
 
 /// Tasks that run before sockets and timers are looked at. tokio's 61 are right for tasks of
 /// microseconds; a turn of bulk is a fifth of a millisecond, so a request beside bulk that never
@@ -43,6 +43,7 @@ struct Gauges {
     busy_permille: AtomicU32,
     placed: AtomicU32,
     live: AtomicUsize,
+    settled: AtomicUsize,
     idle: tokio::sync::Notify,
 }
 
@@ -54,6 +55,24 @@ impl Drop for Live {
         if self.0.live.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.idle.notify_one();
         }
+    }
+}
+
+/// A tenant's home, until it is dropped.
+pub(super) struct Settled {
+    worker: WorkerId,
+    gauges: Arc<Gauges>,
+}
+
+impl Settled {
+    pub(super) fn worker(&self) -> WorkerId {
+        self.worker
+    }
+}
+
+impl Drop for Settled {
+    fn drop(&mut self) {
+        self.gauges.settled.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,6 +94,7 @@ impl Seat {
             let runtime = match Builder::new_current_thread()
                 .enable_all()
                 .event_interval(EVENT_INTERVAL)
+                .on_thread_park(turn::rest)
                 .build_local(LocalOptions::default())
             {
                 Ok(runtime) => runtime,
@@ -109,7 +129,14 @@ impl Seat {
             busy_permille: self.gauges.busy_permille.load(Ordering::Relaxed),
             placed: self.gauges.placed.load(Ordering::Relaxed),
             live: self.gauges.live.load(Ordering::Acquire),
+            settled: self.gauges.settled.load(Ordering::Relaxed),
         }
+    }
+
+    /// A tenant is at home here from now on.
+    pub(super) fn settle(&self, worker: WorkerId) -> Settled {
+        self.gauges.settled.fetch_add(1, Ordering::Relaxed);
+        Settled { worker, gauges: self.gauges.clone() }
     }
 
     pub(super) fn beat(&self) -> Duration {
@@ -146,6 +173,7 @@ async fn live(
     on_start: Vec<OnStart>,
 ) {
     let pulse = tokio::task::spawn_local(pulse(pool, id, gauges.clone()));
+    let rounds = tokio::task::spawn_local(turn::end_rounds());
     on_start.iter().for_each(|task| task(id));
     while let Some(job) = jobs.recv().await {
         match job {
@@ -157,6 +185,7 @@ async fn live(
         }
     }
     pulse.abort();
+    rounds.abort();
 }
 
 async fn idle(gauges: &Gauges) {
@@ -175,6 +204,7 @@ fn pulse(pool: Arc<Pool>, id: WorkerId, gauges: Arc<Gauges>) -> impl Future<Outp
             tokio::time::sleep(pool.config.interval).await;
             let (busy, now) = (metrics.worker_total_busy_duration(0), Instant::now());
             let share = (busy - busy_before).as_secs_f64() / (now - then).as_secs_f64();
+            turn::tell(id, now - then);
             (busy_before, then) = (busy, now);
             gauges.beat_millis.store(millis(pool.origin.elapsed()), Ordering::Relaxed);
             gauges.busy_permille.store(permille(share), Ordering::Relaxed);
@@ -197,7 +227,7 @@ fn millis(time: Duration) -> u64 {
     clippy::cast_sign_loss,
     reason = "clamped to 0..=1000 first"
 )]
-fn permille(share: f64) -> u32 {
+pub(super) fn permille(share: f64) -> u32 {
     (share * 1000.0).clamp(0.0, 1000.0) as u32
 }
 

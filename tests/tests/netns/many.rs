@@ -5,15 +5,14 @@ use std::time::Duration;
 use anyhow::ensure;
 use harness::eventually::eventually;
 use harness::proxies::Ztunnel;
-use harness::role::{bulk, hold, load};
+use harness::role::{hold, load};
 
-use super::mesh::{Mesh, SOON};
+use super::mesh::Mesh;
 use super::suite::Case;
 
 pub(crate) const CASES: &[Case] = &[
     ("many::five_thousand_connections_leave_nothing", &[], five_thousand_connections),
     ("many::twenty_thousand_in_a_row_leave_nothing", &[], twenty_thousand_in_a_row),
-    ("many::a_pod_out_of_window_is_named_and_loses_nothing", &[], out_of_window),
 ];
 
 const LONG: Duration = Duration::from_secs(600);
@@ -93,36 +92,4 @@ fn twenty_thousand_in_a_row() -> anyhow::Result<()> {
         .result(LONG)?;
     ensure!(report.failed() == 0 && report.ok == 20_000, "{report:?}");
     nothing_is_left(&mut mesh, before, 20_000.0)
-}
-
-/// Room for one window to grow once, and bulk in eight streams.
-fn out_of_window() -> anyhow::Result<()> {
-    let mesh = Mesh::with("window", "1h", &[("CULVERT_POD_WINDOW", "300000")])?;
-    let mut bulk = mesh.server.role("bulk").args(["--listen", "[::]:7"]).start()?;
-    bulk.line_with("listening", SOON)?;
-    let target = format!("{}:7", mesh.server.ip());
-    for (taker, ztunnel, down) in [
-        (&mesh.server, &mesh.far_ztunnel, &[][..]),
-        (&mesh.client, &mesh.near_ztunnel, &["--down"][..]),
-    ] {
-        let report: bulk::Report = mesh
-            .client
-            .role("bulk")
-            .args(["--target", &target, "--streams", "8", "--seconds", "2"])
-            .args(down)
-            .start()?
-            .result(LONG)?;
-        ensure!(report.errors.is_empty() && report.bytes > 1 << 20, "{report:?}");
-        let name = taker.name();
-        eventually(SOON, "the pod is named", || {
-            let metrics = ztunnel.metrics().map_err(|error| error.to_string())?;
-            let labels = format!("limit=\"window_bytes\",namespace=\"default\",pod=\"{name}\"");
-            let counted = metrics.contains(&format!("culvert_pod_limit_waits_total{{{labels}}}"));
-            let told = ztunnel.log().iter().any(|line| {
-                line["limit"] == "window_bytes" && line["pod"] == format!("default/{name}")
-            });
-            if counted && told { Ok(()) } else { Err(format!("{counted} {told}: {metrics}")) }
-        })?;
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::{
     bare, certificates, drain, handover, inward, many, peers, pods, policy, programs, redirect,
-    routes, traffic, waypoint,
+    routes, shares, traffic, waypoint,
 };
 
 /// A test: its name, the programs that it needs, and its body.
@@ -47,6 +47,7 @@ pub(crate) fn run(args: Vec<String>) -> ExitCode {
         policy::CASES,
         handover::CASES,
         many::CASES,
+        shares::CASES,
         drain::CASES,
         certificates::CASES,
         peers::ENVOY,

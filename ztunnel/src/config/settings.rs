@@ -40,6 +40,20 @@ pub(super) const POD_WINDOW: &Setting = &Setting::new(
     "BYTES",
     "what the windows of one pod's streams may grow by together; 0: no limit [default: 268435456]",
 );
+pub(super) const POD_WORKERS: &Setting = &Setting::new(
+    "pod-workers",
+    "CULVERT_POD_WORKERS",
+    &[],
+    "N",
+    "workers that one pod may keep busy while others use them; 0: no limit [default: all but one]",
+);
+pub(super) const POD_TURN: &Setting = &Setting::new(
+    "pod-turn",
+    "CULVERT_POD_TURN",
+    &[],
+    "MICROSECONDS",
+    "how long one pod's work runs before that of others on its worker; 0: no limit [default: 500]",
+);
 pub(super) const SAME_NODE_HANDOVER: &Setting = &Setting::new(
     "same-node-handover",
     "CULVERT_SAME_NODE_HANDOVER",
@@ -75,6 +89,8 @@ pub const RUN: &[&Setting] = &[
     POD_CONNECTIONS,
     POD_CONNECTION_RATE,
     POD_WINDOW,
+    POD_WORKERS,
+    POD_TURN,
     SAME_NODE_HANDOVER,
 ];
 

@@ -1,4 +1,4 @@
-//! From a listener to a worker: accepts, picks the least loaded worker, hands over.
+//! From a listener to a worker: accepts on the pod's home worker, hands over to it or another.
 //!
 //! Invariants: a failing accept never ends the loop and never spins; a pod that opens connections
 //! as fast as it can waits for others after each few and at the limits of its share; when the process drains, no
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::net::SocketFlags;
 use shared::drain::Phase;
-use shared::workers::{self, Workers};
+use shared::workers::{self, Near, WorkerId, Workers};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
@@ -42,18 +42,30 @@ pub(super) struct Door<S> {
 impl<S: Serve> Door<S> {
     /// Accepts from `listener` until the pod drains, which waits for the listener to close.
     pub(super) fn open(self, listener: TcpListener) {
-        let workers = self.workers.clone();
+        // The pod has no home before its first connection: it may never have one.
+        let on = self.workers.least_loaded();
+        self.open_on(on, listener);
+    }
+
+    fn open_on(self, worker: WorkerId, listener: TcpListener) {
+        let (workers, tenant) = (self.workers.clone(), Arc::clone(self.share.tenant()));
         let guard = self.pod.drain.guard();
-        workers.spawn(workers.least_loaded(), move || async move {
-            let (pod, side) = (Arc::clone(&self.pod), self.side);
-            if let Err(error) = self.run(listener).await {
-                tracing::error!(pod = %pod.workload, side = side.as_str(), %error, "cannot accept");
+        workers.spawn_for(tenant, worker, move || async move {
+            match self.run(listener).await {
+                Ok(None) => {}
+                Ok(Some((home, listener))) => self.open_on(home, listener),
+                Err(error) => {
+                    let (pod, side) = (&self.pod.workload, self.side.as_str());
+                    tracing::error!(%pod, side, %error, "cannot accept");
+                }
             }
             drop(guard);
         });
     }
 
-    async fn run(self, listener: TcpListener) -> io::Result<()> {
+    /// Accepts until the pod drains, or until it is at home on another worker: then the listener is
+    /// to go there, so that its connections need no other thread.
+    async fn run(&self, listener: TcpListener) -> io::Result<Option<(WorkerId, TcpListener)>> {
         #[expect(
             deprecated,
             reason = "its successor is unsafe for types that close or change their descriptor; a \
@@ -77,9 +89,12 @@ impl<S: Serve> Door<S> {
                         () = &mut draining => None,
                     };
                     let drains = place.is_none();
-                    self.hand_over(socket, peer, place);
+                    let home = self.hand_over(socket, peer, place);
                     if drains {
                         break;
+                    }
+                    if workers::current() != Some(home) {
+                        return Ok(Some((home, listener.into_inner())));
                     }
                     pause = FIRST_PAUSE;
                     turn += 1;
@@ -103,7 +118,7 @@ impl<S: Serve> Door<S> {
                 self.hand_over(socket, peer, None);
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Whether the kernel hands our queue to another process's listener when ours closes.
@@ -115,11 +130,13 @@ impl<S: Serve> Door<S> {
         })
     }
 
-    fn hand_over(&self, socket: OwnedFd, peer: SocketAddr, place: Option<Place>) {
-        let to = self.workers.least_loaded();
+    /// Gives the pod's home after it.
+    fn hand_over(&self, socket: OwnedFd, peer: SocketAddr, place: Option<Place>) -> WorkerId {
+        let tenant = self.share.tenant();
+        let Near { worker, home } = self.workers.near(tenant);
         let (side, pod, serve) = (self.side, Arc::clone(&self.pod), Arc::clone(&self.serve));
         let guard = pod.drain.guard();
-        self.workers.spawn(to, move || async move {
+        self.workers.spawn_for(Arc::clone(tenant), worker, move || async move {
             // Registered with the event loop here, where it stays.
             let socket = match TcpStream::from_std(socket.into()) {
                 Ok(socket) => socket,
@@ -137,7 +154,7 @@ impl<S: Serve> Door<S> {
             }
             drop((guard, place));
         });
-        debug_assert!(workers::current().is_some(), "accept loops run on workers");
+        home
     }
 }
 

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use prometheus::IntCounterVec;
 use shared::chain::Chain;
 use shared::drain;
 use shared::feed::LocalPod;
@@ -22,7 +21,7 @@ use shared::mesh::Uid;
 use shared::workers::Workers;
 
 use crate::pods::accept::Door;
-use crate::pods::share::{Limits, Share};
+use crate::pods::share::{self, Limits, Share};
 use crate::pods::{Pod, PodName, Serve, Side};
 use crate::redirect::{
     Capture, Home, Namespace, NamespaceId, PROXY_MARK, Ports, Sockets, capture, netns, sockets,
@@ -101,7 +100,7 @@ pub(super) struct Means<S> {
     pub certificates: CertStore,
     pub serve: Arc<S>,
     pub limits: Limits,
-    pub waits: IntCounterVec,
+    pub shares: share::Metrics,
 }
 
 /// Where a pod's sockets open: checked, not yet changed.
@@ -163,7 +162,9 @@ impl Enrolment {
             name: Arc::clone(&local.name),
             service_account: Arc::clone(&local.service_account),
         };
-        let share = Arc::new(Share::new(workload.clone(), means.limits, means.waits.clone()));
+        let share =
+            Share::new(workload.clone(), means.limits, &means.workers, means.shares.clone());
+        let share = Arc::new(share);
         let pod = Arc::new(Pod {
             uid: local.uid.clone(),
             workload,

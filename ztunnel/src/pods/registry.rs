@@ -136,7 +136,7 @@ impl<S: Serve> Pods<S> {
         let status = Status::new();
         let means = Arc::new(Means {
             limits: config.limits,
-            waits: status.waits(),
+            shares: status.shares(),
             home,
             trust_domain: config.trust_domain.clone(),
             ports: config.ports,

@@ -1,21 +1,26 @@
-//! What one pod may take of its node: open connections, new ones per second, and memory for what
-//! its applications do not read.
+//! What one pod may take of its node: open connections, new ones per second, memory for what its
+//! applications do not read, and time of the workers.
 //!
-//! Invariants: a pod at a limit waits in its own accept queue, or gets less window for its streams,
-//! and nobody else waits with it; nothing that was accepted is refused because of a limit; who is
-//! held back is named by a metric and in the log.
-//! Not here: the turn that each accept loop has before others get theirs (`accept`).
+//! Invariants: a pod at a limit waits in its own accept queue, gets less window for its streams, or
+//! waits for the turn of others on its workers, and nobody else waits with it; nothing that was
+//! accepted is refused because of a limit; who is held back is named by a metric and in the log.
+//! Not here: how the workers keep to it (`shared::workers`).
+
+mod told;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::IntCounterVec;
 use shared::hbone::Budget;
+use shared::workers::{self, Tenant, Workers};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use self::told::{Limit, Told};
 use crate::pods::PodName;
+
+pub(super) use self::told::Metrics;
 
 /// Limits of one pod, for all of its listeners together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -32,6 +37,12 @@ pub struct Limits {
     /// each begins with; 0 for no limit. Default 256 MiB: 68 streams at full window. More, and slow
     /// readers of one pod can fill the node's memory; less slows down distant bulk.
     pub window_bytes: u64,
+    /// Workers that it may keep busy where other pods are at home; 0 for no limit. Default all but
+    /// one, so that there is one without it; fewer keep it slower.
+    pub workers: usize,
+    /// How long its tasks run on a worker before those of other pods get their turn, if any wait;
+    /// zero for no limit. Default 500 µs, two turns of a copy in bulk; shorter costs switches.
+    pub turn: Duration,
 }
 
 impl Default for Limits {
@@ -43,8 +54,15 @@ impl Default for Limits {
             connections: descriptors.unwrap_or(1 << 20) / 2,
             per_second: 5_000,
             window_bytes: 256 << 20,
+            workers: all_but_one(workers::Config::default().limit),
+            turn: Duration::from_micros(500),
         }
     }
+}
+
+/// Of `workers`, but at least one.
+pub fn all_but_one(workers: usize) -> usize {
+    workers.saturating_sub(1).max(1)
 }
 
 /// A pod's share, used up by its accept loops and by the tunnels that they lead to.
@@ -52,14 +70,8 @@ pub(super) struct Share {
     open: Option<Arc<Semaphore>>,
     rate: Option<Mutex<Bucket>>,
     windows: Option<Arc<Budget>>,
+    tenant: Arc<Tenant>,
     told: Arc<Told>,
-}
-
-/// Names a pod that is at a limit.
-struct Told {
-    pod: PodName,
-    waits: IntCounterVec,
-    last: Mutex<Option<Instant>>,
 }
 
 /// One accepted connection's part of the share; dropped with the connection.
@@ -68,34 +80,33 @@ pub(super) struct Place(
     #[expect(dead_code, reason = "held, never read")] Option<OwnedSemaphorePermit>,
 );
 
-/// Which limit a pod waits at, as metric and log have it.
-#[derive(Debug, Clone, Copy)]
-enum Limit {
-    Connections,
-    PerSecond,
-    Windows,
-}
-
-/// A pod that stays at a limit is told of this often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
-
 impl Share {
-    pub(super) fn new(pod: PodName, limits: Limits, waits: IntCounterVec) -> Self {
+    pub(super) fn new(pod: PodName, limits: Limits, workers: &Workers, metrics: Metrics) -> Self {
         let open = (limits.connections > 0)
             .then(|| Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))));
         let rate = (limits.per_second > 0)
             .then(|| Mutex::new(Bucket::new(limits.per_second, Instant::now())));
-        let told = Arc::new(Told { pod, waits, last: Mutex::new(None) });
+        let told = Arc::new(Told::new(pod, metrics));
         let windows = (limits.window_bytes > 0).then(|| {
             let told = Arc::clone(&told);
             Arc::new(Budget::new(limits.window_bytes, move || told.tell(Limit::Windows)))
         });
-        Self { open, rate, windows, told }
+        let tenant = {
+            let told = Arc::clone(&told);
+            let limits = workers::Limits { workers: limits.workers, turn: limits.turn };
+            workers.tenant(limits, move |it| told.hear(it))
+        };
+        Self { open, rate, windows, tenant, told }
     }
 
     /// What the windows of the pod's tunnels may grow by.
     pub(super) fn windows(&self) -> Option<Arc<Budget>> {
         self.windows.clone()
+    }
+
+    /// Who the pod is to the workers.
+    pub(super) fn tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
     }
 
     /// Waits until the pod may have one more connection.
@@ -121,24 +132,6 @@ impl Share {
             tokio::time::sleep_until(due).await;
         }
         Place(place)
-    }
-}
-
-impl Told {
-    fn tell(&self, limit: Limit) {
-        let (limit, what) = match limit {
-            Limit::Connections => ("connections", "its new connections wait"),
-            Limit::PerSecond => ("per_second", "its new connections wait"),
-            Limit::Windows => ("window_bytes", "its streams get no more window"),
-        };
-        let PodName { namespace, name, .. } = &self.pod;
-        self.waits.with_label_values(&[&**namespace, &**name, limit]).inc();
-        let now = Instant::now();
-        let mut last = self.last.lock();
-        if last.is_none_or(|last| now - last >= TELL_EVERY) {
-            *last = Some(now);
-            tracing::warn!(pod = %self.pod, limit, "the pod is at a limit of its share, {what}");
-        }
     }
 }
 
@@ -170,9 +163,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pods::status::waits;
 
-    const UNLIMITED: Limits = Limits { connections: 0, per_second: 0, window_bytes: 0 };
+    const UNLIMITED: Limits =
+        Limits { connections: 0, per_second: 0, window_bytes: 0, workers: 0, turn: Duration::ZERO };
 
     fn share(limits: Limits) -> Share {
         let pod = PodName {
@@ -180,11 +173,12 @@ mod tests {
             name: "web-0".into(),
             service_account: "web".into(),
         };
-        Share::new(pod, limits, waits())
+        let workers = Workers::start(workers::Config::default()).unwrap();
+        Share::new(pod, limits, &workers, Metrics::new())
     }
 
     fn waited(share: &Share, limit: &str) -> u64 {
-        share.told.waits.with_label_values(&["shop", "web-0", limit]).get()
+        share.told.waits(limit)
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+use prometheus::{IntCounter, IntGauge};
 use shared::mesh::Uid;
 use tokio::sync::watch;
 
 use crate::pods::PodName;
 use crate::pods::enrol::Error;
+use crate::pods::share;
 use crate::redirect::NamespaceId;
 
 /// Where a pod stands. Serialised as Istio's `workloadState` has it, with our own reason.
@@ -74,7 +75,7 @@ struct Metrics {
     pending: IntGauge,
     started: IntCounter,
     stopped: IntCounter,
-    waits: IntCounterVec,
+    shares: share::Metrics,
 }
 
 impl Status {
@@ -99,19 +100,15 @@ impl Status {
 
     /// `workload_manager_*` and `culvert_pod_*`, for the process's registry.
     pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
-        let Metrics { active, pending, started, stopped, waits } = self.metrics.clone();
-        vec![
-            Box::new(active),
-            Box::new(pending),
-            Box::new(started),
-            Box::new(stopped),
-            Box::new(waits),
-        ]
+        let Metrics { active, pending, started, stopped, shares } = self.metrics.clone();
+        let own: [Box<dyn Collector>; 4] =
+            [Box::new(active), Box::new(pending), Box::new(started), Box::new(stopped)];
+        own.into_iter().chain(shares.collectors()).collect()
     }
 
-    /// Counts how often which pod waited at which limit of its share.
-    pub(super) fn waits(&self) -> IntCounterVec {
-        self.metrics.waits.clone()
+    /// What is counted of the pods' shares.
+    pub(super) fn shares(&self) -> share::Metrics {
+        self.metrics.shares.clone()
     }
 
     /// Publishes the whole picture; `listed` once a list of pods has been seen.
@@ -146,15 +143,7 @@ impl Metrics {
             pending: gauge("workload_manager_pending_proxy_count", "Pods that wait to be served"),
             started: counter("workload_manager_proxies_started_total", "Pods enrolled so far"),
             stopped: counter("workload_manager_proxies_stopped_total", "Pods withdrawn so far"),
-            waits: waits(),
+            shares: share::Metrics::new(),
         }
     }
-}
-
-pub(super) fn waits() -> IntCounterVec {
-    let opts = Opts::new(
-        "culvert_pod_limit_waits_total",
-        "Times a new connection of a pod waited at a limit of the pod's share",
-    );
-    IntCounterVec::new(opts, &["namespace", "pod", "limit"]).expect("the name is legal")
 }
