@@ -42,6 +42,14 @@ enum Stage {
     Done,
 }
 
+/// How a turn's reading ended.
+enum Read {
+    /// There is no more, or what there is wakes us.
+    All,
+    /// More may be there, which is not listened to before what it would make us say.
+    UntilWritten,
+}
+
 /// What one poll may read before others get their turn.
 const READ_BUDGET_BYTES: usize = 256 << 10;
 /// A peer that makes us write this much without reading it is not listened to any more.
@@ -88,19 +96,24 @@ impl<T: Transport> Driver<T> {
     fn run(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let now = Instant::now();
         self.connection.state().begin_turn();
-        self.read(cx, now)?;
+        let read = self.read(cx, now)?;
         self.keep_time(cx, now)?;
-        self.write(cx)
+        let is_written = self.write(cx)?.is_ready();
+        // What is left of the output registers for room, which brings us back.
+        if matches!(read, Read::UntilWritten) && is_written {
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
     }
 
-    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Error> {
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Read, Error> {
         let mut budget = READ_BUDGET_BYTES;
         loop {
             if self.connection.state().engine.output().len() > OUTPUT_LIMIT_BYTES {
-                return Ok(()); // the write below registers for room, which brings us back
+                return Ok(Read::UntilWritten);
             }
             let bytes = match self.transport.poll_read(cx) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return Ok(Read::All),
                 Poll::Ready(Err(error)) => return Err(transport_error(error)),
                 Poll::Ready(Ok(bytes)) => bytes,
             };
@@ -109,14 +122,14 @@ impl<T: Transport> Driver<T> {
             if count == 0 {
                 let idle = state.engine.active_streams() == 0 || state.engine.is_finished();
                 state.engine.go_away();
-                return if idle { Ok(()) } else { Err(Error::PeerClosed) };
+                return if idle { Ok(Read::All) } else { Err(Error::PeerClosed) };
             }
             state.receive(bytes, now)?;
             match budget.checked_sub(count) {
                 Some(left) => budget = left,
                 None => {
                     cx.waker().wake_by_ref();
-                    return Ok(());
+                    return Ok(Read::All);
                 }
             }
         }
@@ -133,20 +146,21 @@ impl<T: Transport> Driver<T> {
         Ok(())
     }
 
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    /// Ready when everything is written.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Error> {
         let mut state = self.connection.state();
         let is_idle = state.engine.output().is_empty();
         match self.transport.poll_write(cx, state.engine.output()) {
-            Poll::Pending => {}
+            Poll::Pending => Ok(Poll::Pending),
             Poll::Ready(Ok(())) => {
                 if !is_idle {
                     output::give_back(state.engine.output());
                 }
                 state.flushed();
+                Ok(Poll::Ready(()))
             }
-            Poll::Ready(Err(error)) => return Err(transport_error(error)),
+            Poll::Ready(Err(error)) => Err(transport_error(error)),
         }
-        Ok(())
     }
 
     fn has_finished(&self) -> bool {
