@@ -36,20 +36,25 @@ fn run() -> anyhow::Result<()> {
 
 fn compare(json: &PathBuf, html: &PathBuf, svg: &PathBuf) -> anyhow::Result<()> {
     let mut measure = latency();
-    measure.args(["--modes", "direct,culvert-l4", "--cells", "open-3200-16,fresh,bulk-up-1"]);
+    measure.args(["--modes", "direct,culvert-l4,handover"]);
+    measure.args(["--cells", "open-3200-16,fresh,bulk-up-1"]);
     measure.args(["--secs", "0.3", "--rounds", "1", "--json"]).arg(json);
     let told = success(measure.arg("--html").arg(html).arg("--svg").arg(svg))?;
     ensure!(told.contains("Overview"), "{told}");
     let run: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(json)?)?;
     let samples = run["samples"].as_array().context("no samples")?;
-    ensure!(samples.len() == 6, "{} samples", samples.len());
+    ensure!(samples.len() == 9, "{} samples", samples.len());
     for sample in samples {
         let moved = sample["done"].as_u64().unwrap_or_default()
             + sample["bytes"].as_u64().unwrap_or_default();
         ensure!(moved > 0, "nothing went through: {sample}");
         let processes = sample["costs"].as_array().context("no costs")?;
-        let expected = if sample["mode"] == "direct" { 2 } else { 4 };
-        ensure!(processes.len() == expected, "{sample}");
+        let proxies = match sample["mode"].as_str() {
+            Some("direct") => 0,
+            Some("handover") => 1,
+            _ => 2,
+        };
+        ensure!(processes.len() == 2 + proxies, "{sample}");
         for process in processes {
             let spent = &process["user_us"].as_f64().zip(process["kernel_us"].as_f64());
             ensure!(spent.is_some_and(|(user, kernel)| user + kernel > 0.0), "{process}");

@@ -38,6 +38,10 @@ pub(super) enum Mode {
     CulvertL4,
     /// Culvert: the same with our waypoint between, layer 7
     CulvertL7,
+    /// Culvert at layer 4, both pods on one node: a tunnel from its ztunnel to itself
+    SameNode,
+    /// The same without the tunnel: `--same-node-handover`
+    Handover,
     /// Our ztunnels with a real Envoy as the waypoint between, layer 7
     EnvoyWaypoint,
     /// An Envoy beside each pod, as Istio configures it: mutual TLS, HTTP, layer 7
@@ -57,7 +61,7 @@ impl Mode {
         match self {
             Self::Direct => direct::build(),
             Self::Library => library::build(),
-            Self::CulvertL4 => culvert::build(),
+            Self::CulvertL4 | Self::SameNode | Self::Handover => culvert::build(self),
             Self::CulvertL7 | Self::EnvoyWaypoint => waypoint::build(self),
             Self::Sidecar => sidecar::build(),
             Self::TlsRelay => relay::build(),
@@ -67,15 +71,20 @@ impl Mode {
     /// Why it cannot be run on this machine, if so.
     pub(super) fn missing(self) -> Option<String> {
         match self {
-            Self::Direct | Self::Library | Self::CulvertL4 | Self::CulvertL7 => None,
             Self::Sidecar | Self::EnvoyWaypoint => ENVOY.missing(),
             Self::TlsRelay => HAPROXY.missing(),
+            _ => None,
         }
     }
 
     /// Whether it is what this repository builds.
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::CulvertL4 | Self::CulvertL7)
+        matches!(self, Self::CulvertL4 | Self::CulvertL7 | Self::SameNode | Self::Handover)
+    }
+
+    /// Whether client and server are on one node.
+    fn is_on_one_node(self) -> bool {
+        matches!(self, Self::SameNode | Self::Handover)
     }
 
     /// What it is, for a legend.
@@ -118,7 +127,7 @@ impl Targets {
 /// Makes the names of clusters unique.
 static BUILT: AtomicU32 = AtomicU32::new(0);
 
-/// What every world has: a client on one node, a server on the other.
+/// What every world has: a client on one node, a server on the other or the same.
 struct Ground {
     cluster: Cluster,
     near: Arc<Node>,
@@ -133,7 +142,8 @@ impl Ground {
         let cluster = Cluster::new(&format!("{}-{number}", mode.name()))?;
         let (near, far) = (cluster.node("near")?, cluster.node("far")?);
         let client = cluster.pod(&near, PodSpec::new("client"))?;
-        let server = cluster.pod(&far, PodSpec::new("server"))?;
+        let home = if mode.is_on_one_node() { &near } else { &far };
+        let server = cluster.pod(home, PodSpec::new("server"))?;
         // A connection per request uses up ports faster than they are free again by default.
         for pod in [&client, &server] {
             pod.netns().set("ipv4/ip_local_port_range", "1024 65535")?;

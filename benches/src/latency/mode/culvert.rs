@@ -16,8 +16,8 @@ const SOON: Duration = Duration::from_secs(20);
 /// The service's virtual address.
 const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 
-pub(super) fn build() -> anyhow::Result<World> {
-    let ground = Ground::new(Mode::CulvertL4)?;
+pub(super) fn build(mode: Mode) -> anyhow::Result<World> {
+    let ground = Ground::new(mode)?;
     let backend = Backend::start(&ground.cluster, &ground.server)?;
     let mesh = ground.cluster.mesh();
     mesh.service(&Service {
@@ -35,26 +35,35 @@ pub(super) fn build() -> anyhow::Result<World> {
         "  - from:\n    - source:\n        principals: [\"cluster.local/ns/default/sa/client\"]\n",
     )?;
     let authority = Authority::start(&ground.cluster, &ground.near, "24h")?;
-    let mut near = Ztunnel::start(&ground.cluster, &ground.near, &authority)?;
-    let mut far = Ztunnel::start(&ground.cluster, &ground.far, &authority)?;
-    near.ready()?;
-    far.ready()?;
+    let start = |node| {
+        let program = Ztunnel::program(&ground.cluster, node, &authority)?;
+        let handover = if mode == Mode::Handover { "true" } else { "false" };
+        let mut ztunnel = Ztunnel::run(node, program.env("CULVERT_SAME_NODE_HANDOVER", handover))?;
+        ztunnel.ready()?;
+        anyhow::Ok(ztunnel)
+    };
+    let near = start(&ground.near)?;
+    let far = if mode.is_on_one_node() { None } else { Some(start(&ground.far)?) };
     let targets = Targets::at(SERVICE);
     eventually(SOON, "the service answers through the mesh", || {
         ground.client.get(&targets.http.to_string(), "/").map_err(|error| error.to_string())
     })?;
-    proven(&far, &ground.client.identity()).context("mutual TLS is not in use")?;
-    let proxies = vec![(Part::Near, near.into_process()), (Part::Far, far.into_process())];
-    Ok(ground.world(Mode::CulvertL4, targets, proxies, backend, authority))
+    let serving = far.as_ref().unwrap_or(&near);
+    proven(serving, &ground.client.identity(), mode).context("mutual TLS is not in use")?;
+    let far = far.map(|far| (Part::Far, far.into_process()));
+    let proxies = [(Part::Near, near.into_process())].into_iter().chain(far).collect();
+    Ok(ground.world(mode, targets, proxies, backend, authority))
 }
 
-/// The server's ztunnel has seen the client's identity: nothing went past the mesh.
-fn proven(far: &Ztunnel, identity: &str) -> anyhow::Result<()> {
+/// The server's ztunnel has seen the client's identity: nothing went past the mesh. And whether there
+/// was a tunnel.
+fn proven(far: &Ztunnel, identity: &str, mode: Mode) -> anyhow::Result<()> {
     eventually(SOON, "the server's ztunnel logs the client's identity", || {
         let lines = far.log();
         let told = lines
             .iter()
-            .any(|line| line["direction"] == "inbound" && line["src.identity"] == identity);
+            .filter(|line| line["direction"] == "inbound" && line["src.identity"] == identity)
+            .any(|line| (line["handover"] == true) == (mode == Mode::Handover));
         if told { Ok(()) } else { Err("no such line") }
     })
 }
