@@ -13,6 +13,7 @@ mod read;
 mod state;
 mod watching;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -69,7 +70,7 @@ pub struct Status {
 /// Compiles files as a directory that holds just them. Pure.
 pub fn objects(files: &[SourceFile], options: &Options) -> Compiled {
     let contents = files.iter().map(|file| (file.path.clone(), Content::Text(file.text.clone())));
-    State::new(options.clone()).fold(contents.collect()).0
+    compiled(options, contents.collect()).0
 }
 
 /// Reads and compiles a directory once.
@@ -79,7 +80,13 @@ pub fn objects(files: &[SourceFile], options: &Options) -> Compiled {
 pub fn check(dir: &Path, options: &Options) -> Result<(Compiled, Status), Error> {
     let contents = read::snapshot(dir, &|_, _| false)
         .map_err(|source| Error::Directory { dir: dir.to_owned(), source })?;
-    Ok(State::new(options.clone()).fold(contents.files))
+    Ok(compiled(options, contents.files))
+}
+
+fn compiled(options: &Options, contents: BTreeMap<Arc<str>, Content>) -> (Compiled, Status) {
+    let mut state = State::new(options.clone());
+    state.take(contents);
+    state.compile()
 }
 
 /// A directory that is being served. Dropping it ends its thread; the mesh stays as it is.
@@ -109,6 +116,7 @@ impl Feed {
             verdicts: verdicts_tx,
             status: status_tx,
             stamps: Default::default(),
+            is_told: false,
         };
         let notifier = watching::notifier(dir, signals.clone());
         watching

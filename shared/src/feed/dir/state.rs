@@ -40,16 +40,23 @@ impl State {
         Self { options, intern, files, in_force }
     }
 
-    /// Folds a reading of all files in, and compiles what is in force now.
-    pub(super) fn fold(&mut self, contents: BTreeMap<Arc<str>, Content>) -> (Compiled, Status) {
+    /// Takes a reading of all files; says whether it differs from the last one.
+    pub(super) fn take(&mut self, contents: BTreeMap<Arc<str>, Content>) -> bool {
+        let known = self.files.len();
         self.files.retain(|path, _| contents.contains_key(path));
+        let mut differs = self.files.len() < known;
         for (path, content) in contents {
-            match content {
-                Content::Unchanged => {}
+            differs |= match content {
+                Content::Unchanged => false,
                 Content::Text(text) => self.parse(&path, &text),
                 Content::Unreadable(reason) => self.refuse(&path, 0, &reason),
-            }
+            };
         }
+        differs
+    }
+
+    /// Decides what is in force now, and compiles it.
+    pub(super) fn compile(&mut self) -> (Compiled, Status) {
         let mut verdicts = Vec::new();
         self.settle(&mut verdicts);
         let mut compiled = compile(&self.in_force, &self.options, &mut self.intern);
@@ -65,12 +72,13 @@ impl State {
         (compiled, status)
     }
 
-    fn parse(&mut self, path: &Arc<str>, text: &str) {
+    /// Whether it differs from what is known of the file.
+    fn parse(&mut self, path: &Arc<str>, text: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         let digest = Some(hasher.finish());
         if self.files.get(path).is_some_and(|file| file.digest == digest) {
-            return;
+            return false;
         }
         let mut file = FileState { digest, was_good: true, ..FileState::default() };
         for document in yaml::documents(text) {
@@ -88,17 +96,17 @@ impl State {
         }
         file.readings.shrink_to_fit();
         self.files.insert(path.clone(), file);
+        true
     }
 
-    /// Keeps what the file held before it went bad.
-    fn refuse(&mut self, path: &Arc<str>, line: u32, reason: &str) {
+    /// Keeps what the file held before it went bad; says whether it is bad in a new way.
+    fn refuse(&mut self, path: &Arc<str>, line: u32, reason: &str) -> bool {
         let file = self.files.entry(path.clone()).or_default();
         let instead = match file.was_good {
             true => "the objects that were read from it before stay in force",
             false => "its objects are absent",
         };
-        file.digest = None;
-        file.verdicts = vec![Verdict {
+        let verdicts = vec![Verdict {
             file: path.clone(),
             line,
             object: "".into(),
@@ -107,6 +115,9 @@ impl State {
             cause: Cause::Unreadable,
             reason: format!("{reason}; {instead}").into(),
         }];
+        let differs = file.digest.take().is_some() || file.verdicts != verdicts;
+        file.verdicts = verdicts;
+        differs
     }
 
     /// Decides which objects are in force: the first good one of each key, in order of files; else

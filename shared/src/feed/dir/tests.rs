@@ -301,3 +301,34 @@ fn pipe_is_refused_without_blocking() {
     let (feed, _reader) = scratch.serve();
     assert!(feed.verdicts()[0].reason.contains("not a regular file"));
 }
+
+#[test]
+fn a_reading_that_says_nothing_new_is_recognised() {
+    let mut state = State::new(Options::default());
+    let mut read = |content: Option<Content>| {
+        state.take(content.into_iter().map(|content| ("a.yaml".into(), content)).collect())
+    };
+    let namespace = |name| {
+        Some(Content::Text(format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"
+        )))
+    };
+    let bad = || Some(Content::Text("a: [".to_owned()));
+    let unreadable = || Some(Content::Unreadable("no permission".to_owned()));
+    for (content, differs) in [
+        (None, false),
+        (namespace("one"), true),
+        (namespace("one"), false),
+        (Some(Content::Unchanged), false),
+        (namespace("two"), true),
+        (bad(), true),
+        (bad(), false),
+        (unreadable(), true),
+        (unreadable(), false),
+        (namespace("two"), true),
+        (None, true),
+        (None, false),
+    ] {
+        assert_eq!(read(content.clone()), differs, "{content:?}");
+    }
+}

@@ -51,6 +51,8 @@ pub(super) struct Watching {
     pub(super) verdicts: watch::Sender<Arc<Vec<Verdict>>>,
     pub(super) status: watch::Sender<Status>,
     pub(super) stamps: BTreeMap<Arc<str>, Stamp>,
+    /// What `state` holds is published. A mesh that is the same is not compiled again at every poll.
+    pub(super) is_told: bool,
 }
 
 /// Starts to send signals for changes below `dir`.
@@ -119,8 +121,13 @@ impl Watching {
                 return Err(error);
             }
         };
-        let (compiled, status) = self.state.fold(snapshot.files);
+        let differs = self.state.take(snapshot.files);
         self.stamps = snapshot.stamps;
+        if self.is_told && !differs {
+            return Ok(());
+        }
+        let (compiled, status) = self.state.compile();
+        self.is_told = true;
         let changes = compiled.changes(self.writer.mesh());
         if !changes.is_empty() {
             let (changes, objects) = (changes.len(), status.objects);
@@ -150,7 +157,8 @@ impl Watching {
     }
 
     /// The directory cannot be read: everything stays, with a verdict that says so.
-    fn keep_all(&self, error: &io::Error) {
+    fn keep_all(&mut self, error: &io::Error) {
+        self.is_told = false;
         let lost = Verdict {
             file: "".into(),
             line: 0,
