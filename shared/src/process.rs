@@ -20,7 +20,7 @@ use crate::identity::{self, CaClient, Files, Token};
 pub use self::failure::{Failure, state_advice};
 pub use self::host::raise_descriptor_limit;
 pub use self::log::Log;
-pub use self::pages::give_back_after_start;
+pub use self::pages::give_back_regularly;
 pub use self::servers::{Addresses, Servers, Told, socket_path};
 pub use self::signals::{asked_to_end, drain_after, tell_readiness};
 

@@ -45,7 +45,7 @@ impl Bound {
         let renewal = tokio::spawn(renewal);
         let dump = dump(&config, &node, &feed);
         tokio::spawn(process::tell_readiness(ready.clone(), watch.clone()));
-        tokio::spawn(process::give_back_after_start(ready.clone()));
+        tokio::spawn(process::give_back_regularly(ready.clone()));
         let mut quitting = servers.spawn(Told { dump, log, registry, ready }, &watch);
         tokio::spawn(fetch_certificate(Arc::clone(&node)));
         tokio::spawn(keep_resolving(node.mesh.clone(), names));

@@ -34,7 +34,7 @@ impl Bound {
         let renewal = tokio::spawn(renewal);
         let dump = dump(&config, &node, &workers, &pods.status(), &feed);
         tokio::spawn(process::tell_readiness(ready.clone(), watch.clone()));
-        tokio::spawn(process::give_back_after_start(ready.clone()));
+        tokio::spawn(process::give_back_regularly(ready.clone()));
         let mut quitting = servers.spawn(Told { dump, log, registry, ready }, &watch);
         tokio::spawn(pods.run(feed.local_pods(), watch.clone()));
         tracing::info!(
