@@ -11,7 +11,7 @@ use crate::terminal::seconds;
 ///
 /// Builds two nodes with a client's and a server's pod for each data plane, in network namespaces of
 /// its own, and sends the same load through each of them in turn. Needs no root and leaves nothing
-/// behind. With all modes it takes about twelve minutes on two CPUs; let the machine be quiet
+/// behind. With all modes it takes about 25 minutes on two CPUs; let the machine be quiet
 /// meanwhile.
 #[derive(Clone, Debug, Parser)]
 #[command(bin_name = "cargo bench --bench latency --", after_help = EXAMPLES)]
