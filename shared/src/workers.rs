@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use self::placement::{Choice, Guest, Load};
-pub use self::tenant::{Limits, Tenant, Told};
+pub use self::tenant::{Limits, Tenant, Usage};
 use self::thread::{Job, Seat, Settled};
 pub use self::turn::{InTurn, inherit};
 
@@ -155,16 +155,6 @@ impl Workers {
         placement::least(self.pool.loads()).unwrap_or(WorkerId(0))
     }
 
-    /// A tenant of these workers; `tell` hears now and then, on a worker, what it takes of them.
-    #[must_use]
-    pub fn tenant(
-        &self,
-        limits: Limits,
-        tell: impl Fn(Told) + Send + Sync + 'static,
-    ) -> Arc<Tenant> {
-        Tenant::new(limits, self.limit(), tell)
-    }
-
     /// Where a new task of `tenant` should live: at its home, which is chosen when it is first asked
     /// for and moves when others crowd it, or on further workers, when the tenant fills its home.
     #[must_use]
@@ -187,7 +177,7 @@ impl Workers {
             }
             Choice::Beside(worker) => worker,
             Choice::KeptBack(worker) => {
-                tenant.tell(Told::KeptBack);
+                tenant.tell(Usage::KeptBack);
                 worker
             }
         };

@@ -73,7 +73,12 @@ impl Mode {
         match self {
             Self::Sidecar | Self::EnvoyWaypoint => ENVOY.missing(),
             Self::TlsRelay => HAPROXY.missing(),
-            _ => None,
+            Self::Direct
+            | Self::Library
+            | Self::CulvertL4
+            | Self::CulvertL7
+            | Self::SameNode
+            | Self::Handover => None,
         }
     }
 

@@ -21,9 +21,9 @@ pub struct Limits {
     pub turn: Duration,
 }
 
-/// What a worker tells of a tenant now and then.
+/// What a tenant takes of the workers, as they tell it now and then.
 #[derive(Clone, Copy, Debug)]
-pub enum Told {
+pub enum Usage {
     /// The worker has run its tasks for so long since it told last.
     Ran(Duration),
     /// So often its turn was over and its tasks waited for others.
@@ -38,14 +38,16 @@ pub struct Tenant {
     home: Mutex<Option<Settled>>,
     /// Its part of each worker's last interval, in thousandths.
     shares: Box<[AtomicU32]>,
-    tell: Box<dyn Fn(Told) + Send + Sync>,
+    tell: Box<dyn Fn(Usage) + Send + Sync>,
 }
 
 impl Tenant {
-    pub(super) fn new(
+    /// A tenant of as many workers as there can be; `tell` hears, on a worker, what it takes of them:
+    /// every [`interval`](super::Config::interval), and when a connection is kept back.
+    pub fn new(
         limits: Limits,
         workers: usize,
-        tell: impl Fn(Told) + Send + Sync + 'static,
+        tell: impl Fn(Usage) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let shares = std::iter::repeat_with(AtomicU32::default).take(workers).collect();
         Arc::new(Self { limits, home: Mutex::default(), shares, tell: Box::new(tell) })
@@ -72,8 +74,8 @@ impl Tenant {
         }
     }
 
-    pub(super) fn tell(&self, told: Told) {
-        (self.tell)(told);
+    pub(super) fn tell(&self, usage: Usage) {
+        (self.tell)(usage);
     }
 }
 

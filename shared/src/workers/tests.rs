@@ -126,9 +126,9 @@ fn shutdown_waits_for_tasks_and_drops_those_that_outlive_the_deadline() {
 type Polls = Arc<AtomicUsize>;
 
 /// A tenant of `workers` whose tasks have turns of a millisecond, and what is told of it.
-fn tenant(workers: &Workers, turn: Duration) -> (Arc<Tenant>, std::sync::mpsc::Receiver<Told>) {
+fn tenant(workers: &Workers, turn: Duration) -> (Arc<Tenant>, std::sync::mpsc::Receiver<Usage>) {
     let (tx, rx) = channel();
-    let tenant = workers.tenant(Limits { workers: 1, turn }, move |told| {
+    let tenant = Tenant::new(Limits { workers: 1, turn }, workers.limit(), move |told| {
         let _ = tx.send(told);
     });
     (tenant, rx)
@@ -176,9 +176,9 @@ fn quiet_beside_loud(turn: Duration) -> f64 {
     eventually(|| workers.live() == 0);
     workers.shutdown(soon());
     drop(loud);
-    let told: Vec<Told> = heard.try_iter().collect();
-    assert!(told.iter().any(|told| matches!(told, Told::Ran(_))), "{told:?}");
-    let overs = told.iter().any(|told| matches!(told, Told::TurnsOver(_)));
+    let told: Vec<Usage> = heard.try_iter().collect();
+    assert!(told.iter().any(|told| matches!(told, Usage::Ran(_))), "{told:?}");
+    let overs = told.iter().any(|told| matches!(told, Usage::TurnsOver(_)));
     assert_eq!(overs, !turn.is_zero(), "{told:?}");
     let loud: usize = of_loud.iter().map(|polls| polls.load(Ordering::Relaxed)).sum();
     of_quiet.load(Ordering::Relaxed) as f64 / loud as f64
@@ -202,14 +202,14 @@ fn a_tenant_that_is_alone_never_waits() {
     stop.store(true, Ordering::Relaxed);
     eventually(|| workers.live() == 0);
     workers.shutdown(soon());
-    assert!(!heard.try_iter().any(|told| matches!(told, Told::TurnsOver(_))));
+    assert!(!heard.try_iter().any(|told| matches!(told, Usage::TurnsOver(_))));
 }
 
 #[test]
 fn a_second_tenant_gets_a_worker_of_its_own() {
     let workers = workers(3);
     let limits = Limits { workers: 1, turn: Duration::ZERO };
-    let tenants: Vec<_> = (0..4).map(|_| workers.tenant(limits, |_| {})).collect();
+    let tenants: Vec<_> = (0..4).map(|_| Tenant::new(limits, workers.limit(), |_| {})).collect();
     let homes =
         || tenants.iter().map(|tenant| workers.near(tenant).home.index()).collect::<Vec<_>>();
     assert_eq!(homes(), [0, 1, 0, 1], "a third worker joins under load only");

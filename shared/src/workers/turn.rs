@@ -25,7 +25,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::WorkerId;
-use super::tenant::{Tenant, Told};
+use super::tenant::{Tenant, Usage};
 use super::thread::permille;
 
 /// All turns of a worker.
@@ -233,10 +233,10 @@ impl Turn {
         let share = ran.as_secs_f64() / interval.as_secs_f64();
         self.tenant.set_share(worker, permille(share));
         if !ran.is_zero() {
-            self.tenant.tell(Told::Ran(ran));
+            self.tenant.tell(Usage::Ran(ran));
         }
         if overs > 0 {
-            self.tenant.tell(Told::TurnsOver(overs));
+            self.tenant.tell(Usage::TurnsOver(overs));
         }
     }
 }
@@ -247,9 +247,8 @@ pub(super) async fn end_rounds() {
         TURNS.with(|turns| {
             turns.ender.replace(Some(cx.waker().clone()));
             turns.round.set(turns.round.get() + 1);
-            // What is over again during this belongs to the next round.
-            let over = turns.over.take();
-            over.iter().for_each(|turn| turn.begin());
+            // Waking only queues: no turn can be over again before this is done.
+            turns.over.borrow_mut().drain(..).for_each(|turn| turn.begin());
             Poll::<()>::Pending
         })
     })

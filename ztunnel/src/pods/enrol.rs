@@ -163,7 +163,7 @@ impl Enrolment {
             service_account: Arc::clone(&local.service_account),
         };
         let share =
-            Share::new(workload.clone(), means.limits, &means.workers, means.shares.clone());
+            Share::new(workload.clone(), means.limits, means.workers.limit(), means.shares.clone());
         let share = Arc::new(share);
         let pod = Arc::new(Pod {
             uid: local.uid.clone(),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use shared::hbone::Budget;
-use shared::workers::{self, Tenant, Workers};
+use shared::workers::{self, Tenant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -81,7 +81,7 @@ pub(super) struct Place(
 );
 
 impl Share {
-    pub(super) fn new(pod: PodName, limits: Limits, workers: &Workers, metrics: Metrics) -> Self {
+    pub(super) fn new(pod: PodName, limits: Limits, workers: usize, metrics: Metrics) -> Self {
         let open = (limits.connections > 0)
             .then(|| Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))));
         let rate = (limits.per_second > 0)
@@ -94,7 +94,7 @@ impl Share {
         let tenant = {
             let told = Arc::clone(&told);
             let limits = workers::Limits { workers: limits.workers, turn: limits.turn };
-            workers.tenant(limits, move |it| told.hear(it))
+            Tenant::new(limits, workers, move |usage| told.hear(usage))
         };
         Self { open, rate, windows, tenant, told }
     }
@@ -173,8 +173,7 @@ mod tests {
             name: "web-0".into(),
             service_account: "web".into(),
         };
-        let workers = Workers::start(workers::Config::default()).unwrap();
-        Share::new(pod, limits, &workers, Metrics::new())
+        Share::new(pod, limits, 1, Metrics::new())
     }
 
     fn waited(share: &Share, limit: &str) -> u64 {

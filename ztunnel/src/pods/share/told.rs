@@ -1,10 +1,11 @@
 //! Who is held back: by a metric, and in the log.
 
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{CounterVec, IntCounterVec, Opts};
-use shared::workers;
-use std::time::Duration;
+use shared::workers::Usage;
 use tokio::time::Instant;
 
 use crate::pods::PodName;
@@ -63,16 +64,16 @@ impl Told {
         Self { pod, metrics, last: Mutex::new(None) }
     }
 
-    pub(super) fn hear(&self, told: workers::Told) {
-        match told {
-            workers::Told::Ran(time) => {
+    pub(super) fn hear(&self, usage: Usage) {
+        match usage {
+            Usage::Ran(time) => {
                 let PodName { namespace, name, .. } = &self.pod;
                 let seconds = self.metrics.seconds.with_label_values(&[&**namespace, &**name]);
                 seconds.inc_by(time.as_secs_f64());
             }
             // Everyday where several pods have something to do: counted, not told.
-            workers::Told::TurnsOver(times) => self.count(Limit::Turn, times),
-            workers::Told::KeptBack => self.tell(Limit::Workers),
+            Usage::TurnsOver(times) => self.count(Limit::Turn, times),
+            Usage::KeptBack => self.tell(Limit::Workers),
         }
     }
 
